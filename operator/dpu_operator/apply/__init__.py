@@ -1,0 +1,1 @@
+"""Executes exactly the plan that it is given."""

@@ -1,0 +1,1 @@
+"""What the verbs of `dpu-operator` do, one module each."""

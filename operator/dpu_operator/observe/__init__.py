@@ -1,0 +1,1 @@
+"""Reads both clusters into `world.py`. It decides nothing."""

@@ -1,0 +1,204 @@
+"""The infra cluster: what all resources share, and what belongs to one resource's namespace."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from dpu_operator.kube.client import ApiError, Cluster, ClusterError
+from dpu_operator.kube.listwatch import LinkGate, ListWatch
+from dpu_operator.observe.shelf import Shelf
+from dpu_operator.world import (
+    CONFIG_MAP,
+    DAEMON_SET,
+    FIELD_MANAGER,
+    MACHINE_CONFIG,
+    MACHINE_CONFIG_POOL,
+    MANAGED_BY_LABEL,
+    NODE,
+    ROLE_BINDING,
+    SECRET,
+    SERVICE_ACCOUNT,
+    Kind,
+    Obj,
+    Ref,
+    Seen,
+    Sight,
+)
+
+INFRA_OVN_NAMESPACE = "openshift-ovn-kubernetes"
+WRITTEN_KINDS = (CONFIG_MAP, SECRET, SERVICE_ACCOUNT, ROLE_BINDING, DAEMON_SET)
+"""The namespaced kinds that plan may write; all of them are watched whole, since a foreign object can bear our name."""
+
+
+def node_essentials(node: Obj) -> Obj:
+    """An infra Node without its image list and what the kubelet's heartbeat moves: they are no news to anybody."""
+    meta, status = node["metadata"], node.get("status", {})
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {k: v for k, v in meta.items() if k != "managedFields"},
+        "spec": {k: v for k, v in node.get("spec", {}).items() if k in ("unschedulable", "taints")},
+        "status": {
+            "addresses": status.get("addresses", []),
+            "conditions": [_steady(condition) for condition in status.get("conditions", [])],
+            "nodeInfo": status.get("nodeInfo", {}),
+        },
+    }
+
+
+def _steady(condition: Obj) -> Obj:
+    return {k: v for k, v in condition.items() if k != "lastHeartbeatTime"}
+
+
+class Feeds:
+    """Some shelves that run together on one link.
+
+    Args:
+        cluster: the API server; it is not closed here.
+
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._tasks: list[asyncio.Task[None]] = []
+        self._gate = LinkGate(on_change=lambda: None, server=cluster.server)
+        self._shelves: list[Shelf] = []
+
+    def add(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        on_change: Callable[[Obj | None], None],
+        name: str | None = None,
+        label_selector: str | None = None,
+        keep: Callable[[Obj], Obj | None] = lambda obj: obj,
+    ) -> Shelf:
+        """Start one more watch."""
+        source = ListWatch(self.cluster, kind, namespace, name=name, label_selector=label_selector, link=self._gate)
+        shelf = Shelf(source, on_change=on_change, keep=keep)
+        self._shelves.append(shelf)
+        self._tasks.append(asyncio.create_task(shelf.run(), name=f"infra {namespace or ''} {kind.plural}"))
+        return shelf
+
+    @property
+    def settled(self) -> bool:
+        """Whether each watch has an answer."""
+        return all(shelf.settled for shelf in self._shelves)
+
+    async def close(self) -> None:
+        """End the watches."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class InfraFeed:
+    """What every resource looks at: pools, our MachineConfigs, Nodes, and infra's own ovnkube-node."""
+
+    def __init__(self, cluster: Cluster, *, on_change: Callable[[], None]) -> None:
+        self.cluster = cluster
+        self._on_change = on_change
+        self._feeds = Feeds(cluster)
+        ours = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
+        self.pools = self._feeds.add(MACHINE_CONFIG_POOL, on_change=self._changed)
+        self.machine_configs = self._feeds.add(MACHINE_CONFIG, label_selector=ours, on_change=self._changed)
+        self.nodes = self._feeds.add(NODE, keep=node_essentials, on_change=self._node_changed)
+        self.ovnkube = self._feeds.add(
+            DAEMON_SET, INFRA_OVN_NAMESPACE, name="ovnkube-node", on_change=self._changed
+        )
+        self._rendered: dict[str, Obj] = {}
+        self._last_nodes: dict[str, Obj] = {}
+
+    def _changed(self, _: Obj | None) -> None:
+        self._on_change()
+
+    def _node_changed(self, obj: Obj | None) -> None:
+        """Wake only for what plan looks at: a heartbeat changes the resourceVersion of each Node every minutes."""
+        if obj is not None:
+            name = obj["metadata"]["name"]
+            news = _without_version(node_essentials(obj))
+            if self._last_nodes.get(name) == news:
+                return
+            self._last_nodes[name] = news
+        self._on_change()
+
+    @property
+    def settled(self) -> bool:
+        return self._feeds.settled
+
+    async def machine_config(self, name: str) -> Seen:
+        """Our own MachineConfig of that name, or a foreign one that took it (the watch sees only labelled ones)."""
+        seen = self.machine_configs.get(name)
+        return seen if seen.object is not None else await self._read(name)
+
+    async def rendered(self, name: str) -> Seen:
+        """The rendered MachineConfig of that name. Its content never changes (the name ends in its hash): read once."""
+        if name in self._rendered:
+            return Seen(Sight.PRESENT, self._rendered[name])
+        seen = await self._read(name)
+        if seen.object is not None:
+            self._rendered = {**dict(list(self._rendered.items())[-7:]), name: seen.object}
+        return seen
+
+    async def _read(self, name: str) -> Seen:
+        try:
+            return Seen(Sight.PRESENT, await self.cluster.get(Ref(MACHINE_CONFIG, None, name)))
+        except ApiError as error:
+            return Seen({403: Sight.FORBIDDEN, 404: Sight.ABSENT}.get(error.status, Sight.UNSEEN))
+        except ClusterError:
+            return Seen()
+
+    async def close(self) -> None:
+        await self._feeds.close()
+
+
+class NamespaceFeed:
+    """What one resource's namespace holds of the kinds that we write.
+
+    Args:
+        cluster: the infra API server.
+        namespace: the resource's namespace.
+        on_change: called when anything there changed that was not our own write.
+
+    """
+
+    def __init__(self, cluster: Cluster, namespace: str, *, on_change: Callable[[], None]) -> None:
+        self.namespace = namespace
+        self._feeds = Feeds(cluster)
+        self._by_kind: dict[Kind, Shelf] = {
+            kind: self._feeds.add(kind, namespace, on_change=lambda _: on_change()) for kind in WRITTEN_KINDS
+        }
+
+    @property
+    def settled(self) -> bool:
+        return self._feeds.settled
+
+    @property
+    def complete(self) -> bool:
+        return all(shelf.complete for shelf in self._by_kind.values())
+
+    def refused(self) -> tuple[str, ...]:
+        """The plurals that we are not allowed to read here."""
+        return tuple(kind.plural for kind, shelf in self._by_kind.items() if shelf.sight is Sight.FORBIDDEN)
+
+    def get(self, kind: Kind, name: str) -> Seen:
+        return self._by_kind[kind].get(name, self.namespace)
+
+    def wrote(self, ref: Ref, obj: Obj | None) -> None:
+        """Note the answer to a write of our own."""
+        self._by_kind[ref.kind].wrote(ref, obj)
+
+    def live(self) -> Mapping[Ref, Obj]:
+        """Everything there, by place."""
+        return {
+            Ref(kind, self.namespace, obj["metadata"]["name"]): obj
+            for kind, shelf in self._by_kind.items()
+            for obj in shelf
+        }
+
+    async def close(self) -> None:
+        await self._feeds.close()
+
+
+def _without_version(obj: Obj) -> Obj:
+    return {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k != "resourceVersion"}}

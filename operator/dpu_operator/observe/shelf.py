@@ -1,0 +1,126 @@
+"""What one list-watch has told so far, and whether it can be believed."""
+
+from collections.abc import Callable, Iterator
+
+from dpu_operator.kube.client import ApiError
+from dpu_operator.kube.listwatch import Broken, Changed, Listed, ListWatch
+from dpu_operator.world import Obj, Ref, Seen, Sight
+
+
+def version_of(obj: Obj) -> str:
+    """The resourceVersion: equal versions are the same object to the byte."""
+    return str(obj["metadata"].get("resourceVersion", ""))
+
+
+def is_older(obj: Obj, than: Obj) -> bool:
+    """Whether the API server has written `than` after `obj`; versions that are no numbers are never older."""
+    mine, other = version_of(obj), version_of(than)
+    return mine.isdigit() and other.isdigit() and int(mine) < int(other)
+
+
+class Shelf:
+    """The objects of one list-watch, by (namespace, name).
+
+    Losing the stream keeps what is there: unreachable is not deleted. Only a complete list or a DELETED event takes an
+    object away.
+
+    Args:
+        source: the list-watch; the shelf alone consumes it.
+        on_change: called with the object that changed (None: several may have), never for an echo of our own write.
+        keep: reduces an object to what is needed, or to None where nothing of it is.
+
+    """
+
+    def __init__(
+        self,
+        source: ListWatch,
+        *,
+        on_change: Callable[[Obj | None], None],
+        keep: Callable[[Obj], Obj | None] = lambda obj: obj,
+    ) -> None:
+        self._source = source
+        self._on_change = on_change
+        self._keep = keep
+        self._objects: dict[tuple[str, str], Obj] = {}
+        self.sight = Sight.UNSEEN
+
+    @property
+    def complete(self) -> bool:
+        """Whether a complete list was read once, so that what is not here was surely absent."""
+        return self.sight is Sight.PRESENT
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is any answer, be it a refusal."""
+        return self.sight is not Sight.UNSEEN
+
+    def __iter__(self) -> Iterator[Obj]:
+        return iter(self._objects.values())
+
+    def get(self, name: str, namespace: str = "") -> Seen:
+        """The object of that name, ABSENT only where a complete list lacks it."""
+        obj = self._objects.get((namespace, name))
+        if obj is not None:
+            return Seen(Sight.PRESENT, obj)
+        return Seen(Sight.ABSENT if self.complete else self.sight)
+
+    def wrote(self, ref: Ref, obj: Obj | None) -> None:
+        """Note the answer to a write of our own (None: a deletion), so that its echo wakes nobody."""
+        key = (ref.namespace or "", ref.name)
+        if obj is None:
+            self._objects.pop(key, None)
+            return
+        known = self._objects.get(key)
+        reduced = self._keep(obj)
+        if reduced is not None and (known is None or not is_older(obj, known)):
+            self._objects[key] = reduced
+
+    async def run(self) -> None:
+        """Follow the source until cancelled."""
+        async for event in self._source.events():
+            match event:
+                case Listed(items=items):
+                    self._replace(items)
+                case Changed(type=kind, object=obj):
+                    self._change(kind, obj)
+                case Broken(error=error):
+                    self._broken(error)
+
+    def _replace(self, items: list[Obj]) -> None:
+        fresh = {_key(obj): kept for obj in items if (kept := self._keep(obj)) is not None}
+        same = self.complete and _versions(fresh) == _versions(self._objects)
+        self._objects = fresh
+        self.sight = Sight.PRESENT
+        if not same:
+            self._on_change(None)
+
+    def _change(self, kind: str, obj: Obj) -> None:
+        key = _key(obj)
+        known = self._objects.get(key)
+        if kind == "DELETED":
+            if known is not None and not is_older(obj, known):
+                del self._objects[key]
+                self._on_change(obj)
+            return
+        kept = self._keep(obj)
+        if kept is None or (known is not None and not is_older(known, obj) and version_of(obj).isdigit()):
+            return
+        self._objects[key] = kept
+        self._on_change(obj)
+
+    def _broken(self, error: Exception | None) -> None:
+        before = self.sight
+        if isinstance(error, ApiError) and error.status in (403, 404):
+            # An answer about our rights or the type, and not about the objects: those stay as they were last seen.
+            self.sight = Sight.FORBIDDEN if error.status == 403 else Sight.UNSERVED
+        if self.sight is not before:
+            self._on_change(None)
+
+
+def _key(obj: Obj) -> tuple[str, str]:
+    meta = obj["metadata"]
+    return meta.get("namespace", ""), meta["name"]
+
+
+def _versions(objects: dict[tuple[str, str], Obj]) -> dict[tuple[str, str], str]:
+    return {key: version_of(obj) for key, obj in objects.items()}

@@ -1,0 +1,111 @@
+"""The tenant cluster, by one named watch for each object that is needed."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from dpu_operator.kube.client import Cluster
+from dpu_operator.kube.listwatch import LinkGate, ListWatch
+from dpu_operator.kube.vetting import Access
+from dpu_operator.observe.shelf import Shelf
+from dpu_operator.world import NODE, Credential, Link, Obj, Sight, TenantKey, TenantWorld
+
+ALWAYS = (
+    TenantKey.OVNKUBE_CONFIG,
+    TenantKey.ROOT_CA,
+    TenantKey.NODE_DAEMON_SET,
+    TenantKey.DPU_HOST_DAEMON_SET,
+    TenantKey.OPERATOR_NETWORK,
+    TenantKey.CLUSTER_VERSION,
+)
+"""What tells the topology and is needed in each."""
+
+_NODE_ANNOTATIONS = ("k8s.ovn.org/", "dpu.openshift.io/")
+
+
+def node_essentials(node: Obj) -> Obj:
+    """A tenant Node without what grows: images, volumes and the annotations of others."""
+    meta = node["metadata"]
+    annotations = {k: v for k, v in meta.get("annotations", {}).items() if k.startswith(_NODE_ANNOTATIONS)}
+    kept = ("name", "uid", "labels", "creationTimestamp", "resourceVersion")
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {**{k: meta[k] for k in kept if k in meta}, "annotations": annotations},
+        "status": {"addresses": node.get("status", {}).get("addresses", [])},
+    }
+
+
+class TenantFeed:
+    """All that is watched with one tenant credential. It lives as long as that credential.
+
+    Args:
+        access: the vetted kubeconfig.
+        namespace: the tenant's namespace of OVN-Kubernetes.
+        on_change: called with the key that changed (None: nodes, or the link) and the changed object, if it was one.
+
+    """
+
+    def __init__(
+        self, access: Access, *, namespace: str, on_change: Callable[[TenantKey | None, Obj | None], None]
+    ) -> None:
+        self.access = access
+        self.namespace = namespace
+        self._on_change = on_change
+        self._cluster = Cluster(access)
+        self._gate = LinkGate(on_change=lambda: on_change(None, None), server=access.server)
+        self._shelves: dict[TenantKey, Shelf] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._nodes = Shelf(
+            ListWatch(self._cluster, NODE, link=self._gate),
+            on_change=lambda _: on_change(None, None),
+            keep=node_essentials,
+        )
+        self._start(self._nodes, "nodes")
+        self.want(ALWAYS)
+
+    def want(self, keys: tuple[TenantKey, ...]) -> None:
+        """Watch these too; what is watched already goes on."""
+        for key in keys:
+            if key in self._shelves:
+                continue
+            ref = key.ref(self.namespace)
+            shelf = Shelf(
+                ListWatch(self._cluster, ref.kind, ref.namespace, name=ref.name, link=self._gate),
+                on_change=lambda obj, key=key: self._on_change(key, obj),  # type: ignore[misc]
+            )
+            self._shelves[key] = shelf
+            self._start(shelf, key.object_name)
+
+    def _start(self, shelf: Shelf, name: str) -> None:
+        self._tasks.append(asyncio.create_task(shelf.run(), name=f"tenant {self.access.server} {name}"))
+
+    @property
+    def settled(self) -> bool:
+        """Whether each watch has an answer."""
+        return self._nodes.settled and all(shelf.settled for shelf in self._shelves.values())
+
+    @property
+    def link(self) -> Link:
+        return self._gate.link
+
+    def failure(self) -> BaseException | None:
+        """The error of a watch that ended, which it never should."""
+        return next((t.exception() for t in self._tasks if t.done() and not t.cancelled()), None)
+
+    def world(self, credential: Credential) -> TenantWorld:
+        """A frozen copy of what is known now."""
+        objects: Mapping[TenantKey, object] = {}
+        objects = {key: shelf.get(key.object_name, self._namespace_of(key)) for key, shelf in self._shelves.items()}
+        nodes = tuple(self._nodes)
+        sight = Sight.PRESENT if self._nodes.complete or nodes else self._nodes.sight
+        return TenantWorld(credential=credential, link=self.link, objects=objects, nodes=nodes, nodes_sight=sight)
+
+    def _namespace_of(self, key: TenantKey) -> str:
+        return self.namespace if key.kind.namespaced else ""
+
+    async def close(self) -> None:
+        """End all watches and connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._cluster.close()

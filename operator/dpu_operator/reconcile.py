@@ -1,0 +1,329 @@
+"""observe → plan → apply → report, for one OVNKubeConfig, for as long as it lives."""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from dpu_operator import plan as planning
+from dpu_operator.apply.copier import Copier
+from dpu_operator.apply.executor import Failure, execute
+from dpu_operator.kube.client import ApiError, ClusterError
+from dpu_operator.observe import credentials
+from dpu_operator.observe.infra import NamespaceFeed
+from dpu_operator.observe.tenant import TenantFeed
+from dpu_operator.plan import mirrors
+from dpu_operator.report import events, logs, status
+from dpu_operator.world import (
+    CONFIG_MAP,
+    EVENT,
+    MACHINE_CONFIG,
+    OVN_KUBE_CONFIG,
+    SECRET,
+    UNSEEN,
+    Apply,
+    Credential,
+    InfraWorld,
+    LinkState,
+    Obj,
+    Plan,
+    Ref,
+    Seen,
+    Sight,
+    Step,
+    TenantKey,
+    TenantWorld,
+)
+
+if TYPE_CHECKING:
+    from dpu_operator.fleet import Fleet
+
+logger = logging.getLogger(__name__)
+
+PAUSE = 0.1
+"""Seconds between two reconciles: several objects that change together are planned together."""
+PAUSE_AFTER_COPY = 1.0
+"""The same after changes that were copied the short way: what is derived from them (a rollout) can settle first."""
+PATIENCE = 5.0
+"""Seconds to wait for first answers before judging without them: a restart should not report Unknown in between."""
+RETRY_CAP = 30.0
+"""Seconds between two tries of writes that fail."""
+
+
+class Session:
+    """The reconcile loop of one resource, with all that it watches.
+
+    Args:
+        fleet: what it shares with the other resources.
+        uid: of its OVNKubeConfig.
+
+    """
+
+    def __init__(self, fleet: "Fleet", uid: str) -> None:
+        self._fleet = fleet
+        self._uid = uid
+        self._wake = asyncio.Event()
+        self._copied = False
+        self._ended = 0.0
+        self._started = fleet.clock()
+        self._namespace = NamespaceFeed(fleet.cluster, self._config["metadata"]["namespace"], on_change=self._infra_changed)
+        self._copier = Copier(fleet.cluster, wrote=self._wrote)
+        self._credential = Credential()
+        self._tenant: TenantFeed | None = None
+        self._tenant_since = self._started
+        self._before_tenant = TenantWorld()
+        self._copies: dict[TenantKey, Ref] = {}
+        self._failures = 0
+        self._status: Obj | None = None
+
+    @property
+    def _config(self) -> Obj:
+        return self._fleet.configs[self._uid]
+
+    @property
+    def title(self) -> str:
+        """`namespace/name`, as the log has it."""
+        meta = self._config["metadata"]
+        return f"{meta['namespace']}/{meta['name']}"
+
+    def wake(self) -> None:
+        """Something that this resource looks at has changed."""
+        self._wake.set()
+
+    async def run(self, until: Awaitable[object]) -> None:
+        """Reconcile whenever something changes, until told to stop."""
+        logs.resource.set(self.title)
+        stop = asyncio.ensure_future(until)
+        delay: float | None = 0.0
+        try:
+            while not stop.done():
+                await self._sleep(stop, delay)
+                if not stop.done():
+                    delay = await self._turn()
+        finally:
+            stop.cancel()
+            await self.close()
+
+    async def _sleep(self, stop: "asyncio.Future[object]", delay: float | None) -> None:
+        """Wait to be woken, at most `delay` seconds, then long enough that changes which belong together are there."""
+        woken = asyncio.ensure_future(self._wake.wait())
+        await asyncio.wait({woken, stop}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+        since_last = asyncio.get_running_loop().time() - self._ended
+        pause = PAUSE_AFTER_COPY if self._copied else PAUSE - since_last
+        if pause > 0:
+            await asyncio.wait({stop}, timeout=pause)
+        self._wake.clear()
+        self._copied = False
+
+    async def _turn(self) -> float | None:
+        """One reconcile. Returns after how many seconds to look again if nothing wakes us."""
+        try:
+            try:
+                return await self._reconcile()
+            finally:
+                self._ended = asyncio.get_running_loop().time()
+        except ClusterError as error:
+            logger.warning("The infra API server does not take our report: %s", error)
+        except Exception:
+            # A defect of ours must not end the loop of this resource, nor be silent.
+            logger.exception("This reconcile failed. Please report it; it is tried again.")
+        self._failures += 1
+        return min(RETRY_CAP, 2.0 ** min(self._failures, 10) / 2)
+
+    # observe
+
+    async def _refresh_tenant(self) -> None:
+        """Follow the kubeconfig Secret: a new content ends the old watches, a refused one keeps what was seen last."""
+        spec = self._config["spec"]
+        name = spec["kubeConfigFile"]
+        reading = credentials.read(self._namespace.get(SECRET, name), name=name)
+        if reading.credential.seen is Sight.UNSEEN:
+            return
+        self._credential = reading.credential
+        namespace = spec.get("tenantNamespace", "openshift-ovn-kubernetes")
+        feed = self._tenant
+        if feed and reading.access and feed.access.fingerprint == reading.access.fingerprint:
+            if feed.namespace == namespace:
+                return
+            self._before_tenant = TenantWorld()  # another namespace's objects are no answer for this one
+        elif feed:
+            self._before_tenant = self._tenant_world()
+        if feed:
+            self._tenant = None
+            await feed.close()
+        if reading.access:
+            self._tenant = TenantFeed(reading.access, namespace=namespace, on_change=self._tenant_changed)
+            self._tenant_since = self._fleet.clock()
+
+    def _tenant_world(self) -> TenantWorld:
+        """What the watches know, and where they know nothing yet, what the ones before them knew."""
+        before = self._before_tenant
+        if self._tenant is None:
+            return TenantWorld(
+                credential=self._credential,
+                link=before.link if self._credential.usable else TenantWorld().link,
+                objects=before.objects,
+                nodes=before.nodes,
+                nodes_sight=before.nodes_sight,
+            )
+        now = self._tenant.world(self._credential)
+        older = {k: seen for k, seen in before.objects.items() if now.seen(k).sight is Sight.UNSEEN}
+        fresh_nodes = now.nodes_sight is not Sight.UNSEEN
+        return TenantWorld(
+            credential=now.credential,
+            link=now.link,
+            objects={**now.objects, **older},
+            nodes=now.nodes if fresh_nodes else before.nodes,
+            nodes_sight=now.nodes_sight if fresh_nodes else before.nodes_sight,
+        )
+
+    async def _infra_world(self) -> InfraWorld:
+        fleet, config = self._fleet, self._config
+        spec = config["spec"]
+        pool = fleet.infra.pools.get(spec["poolName"])
+        ours = planning.machine_config_name(spec["poolName"])
+        machine_config = await fleet.infra.machine_config(ours)
+        rendered = UNSEEN
+        if pool.object and (name := pool.object.get("spec", {}).get("configuration", {}).get("name")):
+            rendered = await fleet.infra.rendered(name)
+        live = dict(self._namespace.live())
+        if machine_config.object:
+            live[Ref(MACHINE_CONFIG, None, ours)] = machine_config.object
+        node_secret = spec.get("nodeKubeConfigFile")
+        return InfraWorld(
+            config=config,
+            others=tuple(other for uid, other in fleet.configs.items() if uid != self._uid),
+            pool=pool,
+            node_credential=(
+                credentials.read(self._namespace.get(SECRET, node_secret), name=node_secret).credential
+                if node_secret
+                else self._credential
+            ),
+            env_overrides=self._namespace.get(CONFIG_MAP, "env-overrides"),
+            nodes=tuple(fleet.infra.nodes),
+            nodes_sight=Sight.PRESENT if fleet.infra.nodes.complete else fleet.infra.nodes.sight,
+            rendered=rendered,
+            live=live,
+            live_complete=self._namespace.complete and machine_config.settled,
+            unreadable=self._namespace.refused(),
+            infra_ovnkube=fleet.infra.ovnkube.get("ovnkube-node", "openshift-ovn-kubernetes"),
+            images=fleet.images,
+            now=fleet.clock(),
+        )
+
+    def _observed_enough(self) -> float:
+        """0, or for how many seconds it is still worth waiting for first answers."""
+        now = self._fleet.clock()
+        if not (self._fleet.infra.settled and self._namespace.settled):
+            return max(0.0, PATIENCE - (now - self._started).total_seconds())
+        feed = self._tenant
+        if feed is None or feed.settled or feed.link.state in (LinkState.DOWN, LinkState.REFUSED):
+            return 0.0
+        return max(0.0, PATIENCE - (now - self._tenant_since).total_seconds())
+
+    # plan, apply, report
+
+    async def _reconcile(self) -> float | None:
+        await self._refresh_tenant()
+        if wait := self._observed_enough():
+            return wait
+        infra, tenant = await self._infra_world(), self._tenant_world()
+        plan = planning.plan(infra, tenant, tree=self._fleet.tree)
+        self._watch_more(plan)
+        failures: tuple[Failure, ...] = ()
+        if plan.steps:
+            failures = await self._execute(plan)
+            infra, tenant = await self._infra_world(), self._tenant_world()
+            plan = planning.plan(infra, tenant, tree=self._fleet.tree)
+        await self._report(planning.with_failures(plan, tuple(f.sentence for f in failures)))
+        if failures:
+            self._failures += 1
+            return min(RETRY_CAP, 2.0 ** min(self._failures, 10) / 2)
+        self._failures = 0
+        return None if plan.wake_at is None else max(1.0, (plan.wake_at - self._fleet.clock()).total_seconds())
+
+    def _watch_more(self, plan: Plan) -> None:
+        """The topology decides which further tenant objects are needed, and which copies can go the short way."""
+        if self._tenant is not None:
+            self._tenant.want(plan.tenant_keys)
+        self._copies = {key: ref for key, ref in plan.copies.items() if ref in self._namespace.live()}
+
+    async def _execute(self, plan: Plan) -> tuple[Failure, ...]:
+        return await execute(plan.steps, cluster=self._fleet.cluster, wrote=self._wrote, outdated=self._outdated)
+
+    def _outdated(self, step: Step) -> bool:
+        """A copy whose tenant object has changed since the plan: the newer one is on its way already."""
+        if not isinstance(step, Apply) or not step.source_version:
+            return False
+        key = next((key for key, ref in self._copies.items() if ref == step.ref), None)
+        current = self._tenant_world().object(key) if key else None
+        return current is not None and current["metadata"].get("resourceVersion") != step.source_version
+
+    def _wrote(self, ref: Ref, obj: Obj | None) -> None:
+        if ref.kind is MACHINE_CONFIG:
+            self._fleet.infra.machine_configs.wrote(ref, obj)
+        else:
+            self._namespace.wrote(ref, obj)
+
+    async def _report(self, plan: Plan) -> None:
+        config, now = self._config, self._fleet.clock()
+        meta = config["metadata"]
+        before = self._status if self._status is not None else config.get("status", {})
+        after = status.status_of(plan, before=before, generation=meta.get("generation", 0), now=now)
+        if after == {key: before.get(key) for key in after}:
+            self._status = before
+            return
+        ref = Ref(OVN_KUBE_CONFIG, meta["namespace"], meta["name"])
+        await self._fleet.cluster.merge_patch(ref, {"status": after}, subresource="status")
+        self._status = after
+        for condition in status.changed_conditions(plan, before):
+            logger.info("%s=%s %s: %s", condition.type, condition.status, condition.reason, condition.message)
+            event = events.event_for(condition, config, now)
+            try:
+                await self._fleet.cluster.create(EVENT, meta["namespace"], event)
+            except ApiError as error:
+                logger.warning("An Event could not be written (HTTP %s); the status has the same.", error.status)
+
+    async def remove(self) -> str:
+        """One step of removal, for a resource that is being deleted. Returns '' when done, else what it waits for."""
+        logs.resource.set(self.title)
+        if not self._fleet.infra.settled:
+            return "Waiting for the infra API server's first answers."
+        infra = await self._infra_world()
+        plan, waits_for = planning.removal(infra)
+        failures = await self._execute(plan)
+        if waits_for:
+            try:
+                await self._report(planning.with_failures(plan, tuple(f.sentence for f in failures)))
+            except ClusterError as error:
+                logger.warning("The status could not be written: %s", error)
+        return failures[0].sentence if failures else waits_for
+
+    # wake-ups
+
+    def _infra_changed(self) -> None:
+        self.wake()
+
+    def _tenant_changed(self, key: TenantKey | None, obj: Obj | None) -> None:
+        ref = self._copies.get(key) if key else None
+        if key and ref and obj and self._tenant:
+            current: Seen = self._tenant.world(self._credential).seen(key)
+            if current.object is obj:
+                owner = mirrors.owner_of(self._config)
+                self._copier.offer(ref, lambda: mirrors.copy_step(key, obj, ref, owner))
+                self._copied = True
+        self.wake()
+
+    async def close(self) -> None:
+        """End the watches and writes of this resource."""
+        await self._copier.close()
+        if self._tenant is not None:
+            await self._tenant.close()
+        await self._namespace.close()
+
+
+def utc_now() -> dt.datetime:
+    """The clock of the running operator."""
+    return dt.datetime.now(dt.UTC)

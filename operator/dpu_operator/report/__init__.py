@@ -1,0 +1,1 @@
+"""Tells: status, Events, log lines. The same sentence reaches all of them."""

@@ -1,0 +1,61 @@
+"""One line an event, as text or as JSON, with the resource that it is about."""
+
+import contextvars
+import datetime as dt
+import json
+import logging
+
+resource: contextvars.ContextVar[str] = contextvars.ContextVar("resource", default="")
+"""`namespace/name` of the OVNKubeConfig that the running task works for."""
+
+
+class _WithResource(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.resource = resource.get()
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """`time level resource: message`, for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = dt.datetime.fromtimestamp(record.created, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        about = f"{record.resource}: " if getattr(record, "resource", "") else ""
+        line = f"{time}Z {record.levelname:<7} {about}{record.getMessage()}"
+        return line if not record.exc_info else f"{line}\n{self.formatException(record.exc_info)}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, for scripts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "resource": getattr(record, "resource", ""),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps({key: value for key, value in line.items() if value})
+
+
+def configure(*, style: str, verbose: bool) -> None:
+    """Send everything to standard error.
+
+    Args:
+        style: `text` or `json`.
+        verbose: also what only a developer wants to see.
+
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    handler.addFilter(_WithResource())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        # kopf tells of each handler that it calls; ours say what they do themselves.
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+        logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,42 @@
+"""The status of an OVNKubeConfig, from a plan and the status before."""
+
+import datetime as dt
+
+from dpu_operator.world import Condition, Obj, Plan
+
+
+def status_of(plan: Plan, *, before: Obj, generation: int, now: dt.datetime) -> Obj:
+    """The whole status. A condition keeps its lastTransitionTime as long as its status stays the same."""
+    known = {c["type"]: c for c in before.get("conditions", [])}
+    conditions = [_condition(c, known.get(c.type), generation, now) for c in plan.conditions]
+    counts = plan.counts
+    return {
+        "observedGeneration": generation,
+        "conditions": conditions,
+        "dpus": {
+            "total": counts.total,
+            "mapped": counts.mapped,
+            "configured": counts.configured,
+            "unwell": list(counts.unwell[:20]),
+        },
+        **{key: plan.facts.get(key) or before.get(key, "") for key in ("topology", "tenantVersion", "image")},
+    }
+
+
+def _condition(condition: Condition, before: Obj | None, generation: int, now: dt.datetime) -> Obj:
+    same = before is not None and before.get("status") == str(condition.status)
+    since = before["lastTransitionTime"] if same and before else now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": condition.type,
+        "status": str(condition.status),
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": since,
+        "observedGeneration": generation,
+    }
+
+
+def changed_conditions(plan: Plan, before: Obj) -> tuple[Condition, ...]:
+    """The conditions whose status or reason is news. A message alone (a count that moves) is none."""
+    known = {c["type"]: (c.get("status"), c.get("reason")) for c in before.get("conditions", [])}
+    return tuple(c for c in plan.conditions if known.get(c.type) != (str(c.status), c.reason))

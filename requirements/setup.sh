@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Makes .venv from the lock, and installs the few Debian packages that pip can't bring.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { printf '%s\n' "$*" >&2; }
+
+missing=()
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+command -v shellcheck >/dev/null || missing+=(shellcheck)
+if ((${#missing[@]})); then
+	sudo=()
+	((EUID == 0)) || sudo=(sudo)
+	if ! command -v apt-get >/dev/null; then
+		say "error: ${missing[*]} missing, and there is no apt-get. Install them with this system's package manager."
+		exit 1
+	fi
+	say "installing ${missing[*]} …"
+	"${sudo[@]}" apt-get update -qq >&2
+	DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+fi
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+	say "error: python3 is $(python3 -V 2>&1 | cut -d' ' -f2), and 3.11 or newer is needed. Put a newer python3 first in PATH."
+	exit 1
+fi
+uv=$(requirements/uv.sh)
+say "making .venv …"
+[[ -x .venv/bin/python ]] || "$uv" venv --quiet --no-python-downloads --python "$(command -v python3)" .venv
+export VIRTUAL_ENV=$PWD/.venv
+"$uv" pip sync --quiet --require-hashes requirements/dev.txt
+"$uv" pip install --quiet --no-deps --no-build-isolation --editable shared --editable operator --editable agent
+ln -sfn "$PWD/tests/lab/dpu-lab" .venv/bin/dpu-lab
+touch .venv/.ready
