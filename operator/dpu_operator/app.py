@@ -1,7 +1,9 @@
 """kopf's wiring: handlers of a few lines that wake a reconciler. The only importer of kopf."""
 
 import asyncio
+import base64
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -34,10 +36,11 @@ def login(memo: Memo, **_: Any) -> kopf.ConnectionInfo:
     access = memo.access
     return kopf.ConnectionInfo(
         server=access.server,
-        ca_data=access.ca_pem.encode(),
-        token=access.current_token(),
-        certificate_data=access.client_cert_pem.encode() if access.client_cert_pem else None,
-        private_key_data=access.client_key_pem.encode() if access.client_key_pem else None,
+        ca_data=base64.b64encode(access.ca_pem.encode()),
+        token=access.token
+        or (Path(access.token_file).read_text(encoding="utf-8").strip() if access.token_file else None),
+        certificate_data=base64.b64encode(access.client_cert_pem.encode()) if access.client_cert_pem else None,
+        private_key_data=base64.b64encode(access.client_key_pem.encode()) if access.client_key_pem else None,
     )
 
 
@@ -81,7 +84,7 @@ async def remove(memo: Memo, uid: str, retry: int, **_: Any) -> None:
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
-    """kopf's settings, each with its reason."""
+    """Kopf's settings, each with its reason."""
     # One replica with strategy Recreate: kopf's peering would freeze both of two equals, and needs one more CRD.
     settings.peering.standalone = True
     # Sentences for people are Events that report/ writes; a log line is none.
@@ -111,9 +114,7 @@ def run(*, access: Access, images: Mapping[str, str], tree: Tree, liveness: str 
 
     """
     memo = Memo(access=access, images=images, tree=tree)
-    asyncio.run(
-        kopf.operator(registry=registry, memo=memo, clusterwide=True, liveness_endpoint=liveness)  # type: ignore[arg-type]
-    )
+    asyncio.run(kopf.operator(registry=registry, memo=memo, clusterwide=True, liveness_endpoint=liveness))
 
 
 def _plain(body: kopf.Body) -> dict[str, Any]:

@@ -102,7 +102,9 @@ def _check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         description="Try a tenant's kubeconfig: is it accepted, does the API server answer, may it get, list and watch"
         " each object that the operator needs, and when does it expire.",
     )
-    check.add_argument("--kubeconfig", metavar="FILE", required=True, help="the tenant's kubeconfig; - reads it from standard input")
+    check.add_argument(
+        "--kubeconfig", metavar="FILE", required=True, help="the tenant's kubeconfig; - reads it from standard input"
+    )
     check.add_argument(
         "--tenant-namespace", metavar="NAME", default="openshift-ovn-kubernetes",
         help="default: openshift-ovn-kubernetes",

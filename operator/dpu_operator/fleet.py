@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from dpu_operator.kube.client import Cluster
 from dpu_operator.kube.vetting import Access
@@ -66,7 +67,7 @@ class Fleet:
             await session.close()
         self.wake_all()
 
-    async def run(self, uid: str, until: Awaitable[object]) -> None:
+    async def run(self, uid: str, until: Awaitable[Any]) -> None:
         """Reconcile one resource until told to stop."""
         await self._sessions[uid].run(until)
 

@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import logging
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpu_operator import plan as planning
 from dpu_operator.apply.copier import Copier
@@ -29,7 +29,6 @@ from dpu_operator.world import (
     Obj,
     Plan,
     Ref,
-    Seen,
     Sight,
     Step,
     TenantKey,
@@ -67,7 +66,9 @@ class Session:
         self._copied = False
         self._ended = 0.0
         self._started = fleet.clock()
-        self._namespace = NamespaceFeed(fleet.cluster, self._config["metadata"]["namespace"], on_change=self._infra_changed)
+        self._namespace = NamespaceFeed(
+            fleet.cluster, self._config["metadata"]["namespace"], on_change=self._infra_changed
+        )
         self._copier = Copier(fleet.cluster, wrote=self._wrote)
         self._credential = Credential()
         self._tenant: TenantFeed | None = None
@@ -91,7 +92,7 @@ class Session:
         """Something that this resource looks at has changed."""
         self._wake.set()
 
-    async def run(self, until: Awaitable[object]) -> None:
+    async def run(self, until: Awaitable[Any]) -> None:
         """Reconcile whenever something changes, until told to stop."""
         logs.resource.set(self.title)
         stop = asyncio.ensure_future(until)
@@ -105,7 +106,7 @@ class Session:
             stop.cancel()
             await self.close()
 
-    async def _sleep(self, stop: "asyncio.Future[object]", delay: float | None) -> None:
+    async def _sleep(self, stop: "asyncio.Future[Any]", delay: float | None) -> None:
         """Wait to be woken, at most `delay` seconds, then long enough that changes which belong together are there."""
         woken = asyncio.ensure_future(self._wake.wait())
         await asyncio.wait({woken, stop}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
@@ -308,12 +309,10 @@ class Session:
 
     def _tenant_changed(self, key: TenantKey | None, obj: Obj | None) -> None:
         ref = self._copies.get(key) if key else None
-        if key and ref and obj and self._tenant:
-            current: Seen = self._tenant.world(self._credential).seen(key)
-            if current.object is obj:
-                owner = mirrors.owner_of(self._config)
-                self._copier.offer(ref, lambda: mirrors.copy_step(key, obj, ref, owner))
-                self._copied = True
+        if key and ref and obj and not mirrors.malformed(key, obj):
+            config = self._config
+            self._copier.offer(ref, lambda: planning.copy_step(key, obj, ref, config))
+            self._copied = True
         self.wake()
 
     async def close(self) -> None:

@@ -76,7 +76,7 @@ class Client:
         self.field_manager = field_manager
         url = urllib.parse.urlsplit(access.server)
         self._host, self._port = url.hostname or "127.0.0.1", url.port or 443
-        self._tls = _tls(access)
+        self._tls = tls_context(access)
         self._local = threading.local()
         self._open: set[http.client.HTTPSConnection] = set()
         self._resources: dict[str, Resource] = {}
@@ -282,7 +282,8 @@ def _error(status: int, content: bytes) -> ApiError:
         return ApiError(status, "", content.decode(errors="replace")[:500])
 
 
-def _tls(access: Access) -> ssl.SSLContext:
+def tls_context(access: Access) -> ssl.SSLContext:
+    """TLS as an Access wants it: whom to trust, and the client certificate."""
     context = ssl.create_default_context(cadata=access.ca)
     if access.pair is not None:
         # The ssl module reads a client certificate from files only.

@@ -58,6 +58,7 @@ class ControlPlane:
         self.detach = detach
         self.ports = self._ports()
         self.authority = self._authority("ca")
+        self.other_authority = self._authority("other-ca")
         self.url = f"https://127.0.0.1:{self.ports.proxy}"
         self.direct_url = f"https://127.0.0.1:{self.ports.api}"
         self.admin = Client(self.access("dpu-lab-admin", ("system:masters",), direct=True))
@@ -76,7 +77,13 @@ class ControlPlane:
 
     def trust(self) -> str:
         """The CA bundle of the lab's own clients: also the authority that `swap-ca` serves with."""
-        return self.authority.cert + self._authority("other-ca").cert
+        return self.authority.cert + self.other_authority.cert
+
+    @property
+    def serving(self) -> str:
+        """The name of the certificate that the API server serves with: "server", or "other-server" after a swap."""
+        noted = self.folder / "serving"
+        return noted.read_text() if noted.exists() else "server"
 
     @property
     def audit_log(self) -> Path:
@@ -117,9 +124,11 @@ class ControlPlane:
 
         self._until("etcd", healthy, "healthy")
 
-    def start_api(self, serving: str = "server") -> None:
-        """Start kube-apiserver with the named serving certificate; do not wait."""
+    def start_api(self, serving: str | None = None) -> None:
+        """Start kube-apiserver with the named serving certificate, by default the last one; do not wait."""
         made = self.folder / "pki"
+        serving = serving or self.serving
+        (self.folder / "serving").write_text(serving)
         self._start("kube-apiserver", [
             binaries.path("kube-apiserver"), f"--etcd-servers=http://127.0.0.1:{self.ports.etcd}",
             "--bind-address=127.0.0.1", f"--secure-port={self.ports.api}", "--advertise-address=127.0.0.1",
@@ -176,7 +185,7 @@ class ControlPlane:
         """Use the proxy process that an earlier `dpu-lab up` started."""
         self.proxy = ProxyRemote(self.ports.proxy, self.folder / "proxy.sock")
 
-    def restart_api(self, serving: str = "server") -> None:
+    def restart_api(self, serving: str | None = None) -> None:
         """End kube-apiserver and start it again on its old data; ready when this returns."""
         self.stop_program("kube-apiserver")
         self.start_api(serving)
@@ -254,7 +263,7 @@ class ControlPlane:
             return
         self.folder.chmod(0o700)
         self.authority.server().write(made, "server")
-        self._authority("other-ca").server().write(made, "other-server")
+        self.other_authority.server().write(made, "other-server")
         (made / "accounts.key").write_text(pki.signing_key())
         (self.folder / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
         masters = ("system:masters",)

@@ -5,7 +5,6 @@ The scheduler, the DaemonSet controller and the API server are real; only the ku
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from tests.lab import binaries, places
 from tests.lab.client import ApiError, Client, Object, name_of
@@ -132,7 +131,7 @@ def hold(admin: Client, namespace: str, owner: str) -> None:
     policy = {
         "apiVersion": version,
         "kind": "MutatingAdmissionPolicy",
-        "metadata": {"name": name},
+        "metadata": {"name": name, "annotations": {f"{HOLD}-namespace": namespace, f"{HOLD}-owner": owner}},
         "spec": {
             "reinvocationPolicy": "Never",
             "failurePolicy": "Fail",
@@ -170,9 +169,11 @@ def release(admin: Client, namespace: str, owner: str) -> None:
         admin.patch("v1/Pod", name_of(pod), {"metadata": {"annotations": {HOLD: None}}}, namespace)
 
 
-def read_stages(path: Path = STAGES) -> str:
-    """The stages as text, for whoever wants to look."""
-    return path.read_text()
+def held(admin: Client) -> list[tuple[str, str]]:
+    """Namespace and owner of what is held now."""
+    policies = admin.list(f"{_policy_version(admin)}/MutatingAdmissionPolicy")
+    notes = [item["metadata"].get("annotations") or {} for item in policies]
+    return [(note[f"{HOLD}-namespace"], note[f"{HOLD}-owner"]) for note in notes if f"{HOLD}-owner" in note]
 
 
 def _pods(admin: Client, namespace: str, owner: str) -> list[Object]:

@@ -39,7 +39,11 @@ class Process:
         child = _children.get(self.pid)
         if child is not None and child.poll() is not None:
             return False
-        return start_time(self.pid) == self.started
+        if start_time(self.pid) == self.started:
+            return True
+        if child is not None:
+            child.wait()  # it has just become a zombie: reap it
+        return False
 
     def signal(self, number: int) -> None:
         """Send a signal, if it still is our process."""

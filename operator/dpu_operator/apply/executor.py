@@ -84,7 +84,7 @@ async def apply(step: Apply, cluster: Cluster) -> Obj:
     without it: had somebody made it meanwhile, the API server answers 409 and it stays as it is.
     """
     if step.drop_keys:
-        nulls = {field: dict.fromkeys(step.drop_keys) for field in ("data", "binaryData") if field in step.object}
+        nulls: Obj = {field: dict.fromkeys(step.drop_keys) for field in ("data", "binaryData") if field in step.object}
         await cluster.merge_patch(step.ref, nulls)
     return await cluster.apply(step.ref, step.object, force=step.replaces)
 

@@ -93,7 +93,7 @@ async def _line(cluster: Cluster, ref: Ref, needed: str) -> Line:
 
 
 def _print(access: Access, version: str, lines: list[Line], now: dt.datetime) -> None:
-    print(f"server       {access.server} answers, {version}")  # noqa: T201
+    print(f"server       {access.host} answers, {version}")  # noqa: T201
     print(f"credential   {access.what}, {_end(access, now)}\n")  # noqa: T201
     width = max(len(_name(line)) for line in lines)
     print(f"{'OBJECT':<{width}}  {'THERE':<6} {'RIGHTS':<24} NEEDED")  # noqa: T201
@@ -124,7 +124,7 @@ def _name(line: Line) -> str:
 def _as_json(access: Access, version: str, lines: list[Line], *, ok: bool) -> dict[str, object]:
     return {
         "ok": ok,
-        "server": access.server,
+        "server": access.host,
         "version": version,
         "credential": {"what": access.what, "expires": access.expires.isoformat() if access.expires else None},
         "objects": [

@@ -1,6 +1,7 @@
 """`dpu-operator render`: observe and plan from folders, and print."""
 
 import argparse
+import dataclasses
 import datetime as dt
 import importlib.resources
 import json
@@ -14,7 +15,7 @@ from dpu_operator import plan as planning
 from dpu_operator.observe import folder
 from dpu_operator.observe.images import related_images
 from dpu_operator.observe.tree import load_tree
-from dpu_operator.world import Condition, Obj, Plan, Truth
+from dpu_operator.world import Apply, Condition, Obj, Plan, Truth
 from dpu_shared.errors import UserError
 
 _JUDGED = ("TenantObjectsSynced", "NodesMapped", "VersionAligned", "TenantCredentialsValid")
@@ -56,7 +57,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         images = {"agent": "example.com/dpu-agent@sha256:" + 64 * "0", **images}
     tenant = folder.tenant_world(tenant_objects, namespace=config["spec"]["tenantNamespace"])
     infra = folder.infra_world(config, infra_objects, images=images, now=dt.datetime.now(dt.UTC))
-    return planning.plan(infra, tenant, tree=load_tree())
+    tree = load_tree(os.environ)
+    plan = planning.plan(infra, tenant, tree=tree)
+    # Judged as if it were applied: that nothing is written yet is no news to somebody who asks what would be.
+    applied = {step.ref: step.object for step in plan.steps if isinstance(step, Apply)}
+    after = planning.plan(dataclasses.replace(infra, live={**infra.live, **applied}), tenant, tree=tree)
+    return dataclasses.replace(plan, conditions=after.conditions)
 
 
 def _problems(plan: Plan) -> list[Condition]:

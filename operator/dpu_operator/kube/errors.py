@@ -52,7 +52,7 @@ class ApiError(ClusterError):
         return self.status == 404 and self.details_kind == NAMESPACES
 
 
-class Unreachable(ClusterError):
+class Unreachable(ClusterError):  # noqa: N818 - a state of the world, and that is how it reads where it is handled
     """There was no usable answer: no connection, no TLS, a timeout, a cut, or something that is not a Kubernetes API.
 
     Args:

@@ -48,7 +48,9 @@ def read(secret: Seen, *, name: str) -> Reading:
     except UserError as error:
         return _refused(Sight.PRESENT, f"The kubeconfig in Secret {name} is refused: {error.message}", error.hint)
     except binascii.Error:
-        return _refused(Sight.PRESENT, f"Secret {name} holds no base64.", "Create it again with `kubectl create secret`.")
+        return _refused(
+            Sight.PRESENT, f"Secret {name} holds no base64.", "Create it again with `kubectl create secret`."
+        )
     return Reading(Credential(seen=Sight.PRESENT, expires=access.expires, what=access.what), access)
 
 

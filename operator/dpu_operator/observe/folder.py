@@ -87,9 +87,15 @@ def _objects(document: Any) -> Iterator[Obj]:
                 # Items of a typed list carry neither kind nor apiVersion of their own.
                 typed = {"apiVersion": document.get("apiVersion"), "kind": kind} if kind else {}
                 yield from _objects({**typed, **item})
-    elif document.get("kind") and document.get("apiVersion") and isinstance(document.get("metadata"), dict):
-        if isinstance(document["metadata"].get("name"), str):
-            yield document
+        return
+    meta = document.get("metadata")
+    if (
+        document.get("kind")
+        and document.get("apiVersion")
+        and isinstance(meta, dict)
+        and isinstance(meta.get("name"), str)
+    ):
+        yield document
 
 
 class _Loader(yaml.CSafeLoader):
@@ -115,9 +121,7 @@ def tenant_world(objects: Mapping[Ref, Obj], *, namespace: str) -> TenantWorld:
     )
 
 
-def infra_world(
-    config: Obj, objects: Mapping[Ref, Obj], *, images: Mapping[str, str], now: dt.datetime
-) -> InfraWorld:
+def infra_world(config: Obj, objects: Mapping[Ref, Obj], *, images: Mapping[str, str], now: dt.datetime) -> InfraWorld:
     """What the watches would know of an infra cluster with exactly these objects."""
     namespace, spec = config["metadata"]["namespace"], config["spec"]
     pool = _seen(objects, Ref(MACHINE_CONFIG_POOL, None, spec["poolName"]))
@@ -170,4 +174,3 @@ def config_of(path: Path) -> Obj:
             "hostConfig": {**host, **config["spec"].get("hostConfig", {})},
         },
     }
-

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from dpu_operator.kube.client import ApiError, Cluster, ClusterError
-from dpu_operator.kube.listwatch import LinkGate, ListWatch
+from dpu_operator.kube.link import LinkGate
+from dpu_operator.kube.listwatch import ListWatch
 from dpu_operator.observe.shelf import Shelf
 from dpu_operator.world import (
     CONFIG_MAP,
@@ -60,7 +61,7 @@ class Feeds:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._tasks: list[asyncio.Task[None]] = []
-        self._gate = LinkGate(on_change=lambda: None, server=cluster.server)
+        self._gate = LinkGate(server=cluster.access.host)
         self._shelves: list[Shelf] = []
 
     def add(
@@ -103,9 +104,7 @@ class InfraFeed:
         self.pools = self._feeds.add(MACHINE_CONFIG_POOL, on_change=self._changed)
         self.machine_configs = self._feeds.add(MACHINE_CONFIG, label_selector=ours, on_change=self._changed)
         self.nodes = self._feeds.add(NODE, keep=node_essentials, on_change=self._node_changed)
-        self.ovnkube = self._feeds.add(
-            DAEMON_SET, INFRA_OVN_NAMESPACE, name="ovnkube-node", on_change=self._changed
-        )
+        self.ovnkube = self._feeds.add(DAEMON_SET, INFRA_OVN_NAMESPACE, name="ovnkube-node", on_change=self._changed)
         self._rendered: dict[str, Obj] = {}
         self._last_nodes: dict[str, Obj] = {}
 

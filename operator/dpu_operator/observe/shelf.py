@@ -1,10 +1,13 @@
 """What one list-watch has told so far, and whether it can be believed."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import aclosing
 
-from dpu_operator.kube.client import ApiError
 from dpu_operator.kube.listwatch import Broken, Changed, Listed, ListWatch
 from dpu_operator.world import Obj, Ref, Seen, Sight
+
+logger = logging.getLogger(__name__)
 
 
 def version_of(obj: Obj) -> str:
@@ -77,16 +80,18 @@ class Shelf:
 
     async def run(self) -> None:
         """Follow the source until cancelled."""
-        async for event in self._source.events():
-            match event:
-                case Listed(items=items):
-                    self._replace(items)
-                case Changed(type=kind, object=obj):
-                    self._change(kind, obj)
-                case Broken(error=error):
-                    self._broken(error)
+        async with aclosing(self._source.events()) as events:
+            async for event in events:
+                match event:
+                    case Listed(items=items):
+                        self._replace(items)
+                    case Changed(type=kind, object=obj):
+                        self._change(kind, obj)
+                    case Broken(sight=sight, sentence=sentence):
+                        logger.debug("%s: %s", self._source, sentence)
+                        self._broken(sight)
 
-    def _replace(self, items: list[Obj]) -> None:
+    def _replace(self, items: Iterable[Obj]) -> None:
         fresh = {_key(obj): kept for obj in items if (kept := self._keep(obj)) is not None}
         same = self.complete and _versions(fresh) == _versions(self._objects)
         self._objects = fresh
@@ -108,12 +113,10 @@ class Shelf:
         self._objects[key] = kept
         self._on_change(obj)
 
-    def _broken(self, error: Exception | None) -> None:
-        before = self.sight
-        if isinstance(error, ApiError) and error.status in (403, 404):
-            # An answer about our rights or the type, and not about the objects: those stay as they were last seen.
-            self.sight = Sight.FORBIDDEN if error.status == 403 else Sight.UNSERVED
-        if self.sight is not before:
+    def _broken(self, sight: Sight | None) -> None:
+        """A refusal is an answer about our rights or the type, not about the objects: those stay as last seen."""
+        if sight is not None and sight is not self.sight:
+            self.sight = sight
             self._on_change(None)
 
 

@@ -1,10 +1,11 @@
 """The tenant cluster, by one named watch for each object that is needed."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from dpu_operator.kube.client import Cluster
-from dpu_operator.kube.listwatch import LinkGate, ListWatch
+from dpu_operator.kube.link import LinkGate
+from dpu_operator.kube.listwatch import ListWatch
 from dpu_operator.kube.vetting import Access
 from dpu_operator.observe.shelf import Shelf
 from dpu_operator.world import NODE, Credential, Link, Obj, Sight, TenantKey, TenantWorld
@@ -52,7 +53,7 @@ class TenantFeed:
         self.namespace = namespace
         self._on_change = on_change
         self._cluster = Cluster(access)
-        self._gate = LinkGate(on_change=lambda: on_change(None, None), server=access.server)
+        self._gate = LinkGate(on_change=lambda _: on_change(None, None), server=access.host)
         self._shelves: dict[TenantKey, Shelf] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._nodes = Shelf(
@@ -77,7 +78,7 @@ class TenantFeed:
             self._start(shelf, key.object_name)
 
     def _start(self, shelf: Shelf, name: str) -> None:
-        self._tasks.append(asyncio.create_task(shelf.run(), name=f"tenant {self.access.server} {name}"))
+        self._tasks.append(asyncio.create_task(shelf.run(), name=f"tenant {self.access.host} {name}"))
 
     @property
     def settled(self) -> bool:
@@ -88,13 +89,8 @@ class TenantFeed:
     def link(self) -> Link:
         return self._gate.link
 
-    def failure(self) -> BaseException | None:
-        """The error of a watch that ended, which it never should."""
-        return next((t.exception() for t in self._tasks if t.done() and not t.cancelled()), None)
-
     def world(self, credential: Credential) -> TenantWorld:
         """A frozen copy of what is known now."""
-        objects: Mapping[TenantKey, object] = {}
         objects = {key: shelf.get(key.object_name, self._namespace_of(key)) for key, shelf in self._shelves.items()}
         nodes = tuple(self._nodes)
         sight = Sight.PRESENT if self._nodes.complete or nodes else self._nodes.sight

@@ -7,6 +7,7 @@ and Secrets are copies byte for byte, so there nothing more may be there either.
 from collections.abc import Mapping
 from typing import Any
 
+from dpu_operator.plan.objects import map_at
 from dpu_operator.world import FIELD_MANAGER, HASH_ANNOTATION, MANAGED_BY_LABEL, OWNER_ANNOTATION, Obj
 
 _EXACT = ("data", "binaryData")
@@ -19,9 +20,8 @@ def differs(desired: Obj, live: Obj) -> str:
     spelled as the API server spells it (`100m`, not `0.1`), else it differs for ever.
     """
     exact = desired.get("kind") in ("ConfigMap", "Secret")
-    marks = (_annotations(obj).get(HASH_ANNOTATION) for obj in (desired, live))
-    if next(marks) != next(marks):
-        return f"metadata.annotations[{HASH_ANNOTATION}]"  # first, since it is cheap and covers what we no longer want
+    if _annotations(desired).get(HASH_ANNOTATION) != _annotations(live).get(HASH_ANNOTATION):
+        return f"metadata.annotations[{HASH_ANNOTATION}]"  # cheap, and covers a field that we no longer want
     for key, want in desired.items():
         if key == "status":
             continue
@@ -45,12 +45,12 @@ def extra_keys(desired: Obj, live: Obj) -> tuple[str, ...]:
 
 def is_ours(live: Obj, owner: str) -> bool:
     """Whether we made this object for that OVNKubeConfig; both marks count, since a label alone is easily copied."""
-    labels = live.get("metadata", {}).get("labels") or {}
+    labels = map_at(live, "metadata", "labels")
     return labels.get(MANAGED_BY_LABEL) == FIELD_MANAGER and _annotations(live).get(OWNER_ANNOTATION) == owner
 
 
 def _annotations(obj: Obj) -> Obj:
-    return obj.get("metadata", {}).get("annotations") or {}
+    return map_at(obj, "metadata", "annotations")
 
 
 def _exact(want: Mapping[str, str], have: Mapping[str, str], path: str) -> str:
@@ -60,16 +60,18 @@ def _exact(want: Mapping[str, str], have: Mapping[str, str], path: str) -> str:
 
 
 def _subset(want: Any, have: Any, path: str) -> str:
-    """The path of the first difference. An empty value may be left out by the server (Go's omitempty)."""
+    """The path of the first difference.
+
+    The server leaves out what is empty (Go's omitempty), so an absent value equals an empty text, list or object. It
+    does not equal 0 or false: where these mean something (`runAsUser`, `automountServiceAccountToken`) the server keeps
+    them, and `desired` must not say them elsewhere.
+    """
     if have is None:
-        return path if want or (want == 0 and not isinstance(want, bool) and want != "") else ""
+        return "" if want is None or want in ("", [], {}) else path
     if isinstance(want, dict):
         if not isinstance(have, dict):
             return path
         for key, value in want.items():
-            # the same object may be compared 20 times a second; most of its leaves are equal
-            if key in have and value is have[key]:
-                continue
             where = f"{path}[{key}]" if path.endswith(("labels", "annotations", "matchLabels")) else f"{path}.{key}"
             if found := _subset(value, have.get(key), where):
                 return found

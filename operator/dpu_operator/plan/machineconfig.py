@@ -6,7 +6,7 @@ NodeDisruptionPolicy and have changes applied without a reboot (docs/install.md)
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from dpu_operator.plan.ignition import ROLE_LABEL, BadContentError, decode, sections, verify
@@ -22,8 +22,8 @@ __all__ = [
     "TreeFile",
     "labels",
     "machine_config",
+    "machine_config_name",
     "missing_in",
-    "name_of",
     "ours_in",
     "ref_of",
     "verify",
@@ -48,14 +48,14 @@ Tree = Mapping[str, TreeFile]
 """Files by their absolute path on the DPU."""
 
 
-def name_of(pool: str) -> str:
+def machine_config_name(pool: str) -> str:
     """The name of a pool's MachineConfig. Its prefix only sorts it after the generated ones of the same pool."""
     return f"99-{pool}-dpu-network-operator"
 
 
 def ref_of(infra: InfraWorld) -> Ref:
     """Where our MachineConfig is, or would be."""
-    return Ref(MACHINE_CONFIG, None, name_of(str(infra.spec["poolName"])))
+    return Ref(MACHINE_CONFIG, None, machine_config_name(str(infra.spec["poolName"])))
 
 
 def labels(pool: str) -> dict[str, str]:
@@ -89,7 +89,7 @@ def machine_config(infra: InfraWorld, *, tree: Tree, host_config: host.HostConfi
         host.PATH: TreeFile(0o644, host_config.to_json().encode()),
         AGENT_IMAGE_FILE: TreeFile(0o644, f"DPU_AGENT_IMAGE={agent_image}\n".encode()),
     }
-    metadata = meta(infra, name_of(pool), namespaced=False)
+    metadata = meta(infra, machine_config_name(pool), namespaced=False)
     metadata["labels"] = {**metadata.get("labels", {}), **labels(pool)}
     metadata.pop("ownerReferences", None)
     return stamp(
@@ -144,22 +144,19 @@ def missing_in(rendered: Obj, ours: Obj) -> str:
     may encode a file otherwise. Names prove nothing, since a changed MachineConfig keeps its name
     (`configuration.source` of a pool holds only names).
     """
-    there = _parts(rendered)
-    return next((key for key, part in _parts(ours).items() if not _holds(there.get(key), part)), "")
+    wanted = _parts(ours)
+    there = _parts(rendered, only=wanted.keys())
+    return next((key for key, part in wanted.items() if there.get(key) != part), "")
 
 
-_Part = tuple[object, ...]
-
-
-def _parts(machine_config: Obj) -> dict[str, _Part]:
+def _parts(machine_config: Obj, only: Container[str] | None = None) -> dict[str, tuple[object, ...]]:
+    """What a MachineConfig holds, decoded, under "file PATH", "unit NAME" and "drop-in UNIT.d/NAME"."""
     config = (machine_config.get("spec") or {}).get("config") or {}
-    parts: dict[str, _Part] = {}
+    parts: dict[str, tuple[object, ...]] = {}
     for file in (config.get("storage") or {}).get("files") or []:
-        try:
-            contents: object = decode(file.get("contents") or {})
-        except BadContentError:
-            contents = None
-        parts[f"file {file.get('path')}"] = (contents, file.get("mode"))
+        key = f"file {file.get('path')}"
+        if only is None or key in only:  # a rendered one has hundreds of files that are not ours
+            parts[key] = (_contents(file), file.get("mode"))
     for unit in (config.get("systemd") or {}).get("units") or []:
         name = unit.get("name")
         if unit.get("contents"):
@@ -169,5 +166,8 @@ def _parts(machine_config: Obj) -> dict[str, _Part]:
     return parts
 
 
-def _holds(there: _Part | None, ours: _Part) -> bool:
-    return there == ours
+def _contents(file: Obj) -> bytes | None:
+    try:
+        return decode(file.get("contents") or {})
+    except BadContentError:
+        return None

@@ -11,7 +11,7 @@ resource: contextvars.ContextVar[str] = contextvars.ContextVar("resource", defau
 
 class _WithResource(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.resource = resource.get()
+        record.__dict__["resource"] = resource.get()
         return True
 
 
@@ -20,7 +20,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = dt.datetime.fromtimestamp(record.created, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        about = f"{record.resource}: " if getattr(record, "resource", "") else ""
+        about = f"{name}: " if (name := getattr(record, "resource", "")) else ""
         line = f"{time}Z {record.levelname:<7} {about}{record.getMessage()}"
         return line if not record.exc_info else f"{line}\n{self.formatException(record.exc_info)}"
 

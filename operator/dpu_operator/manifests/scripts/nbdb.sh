@@ -1,0 +1,19 @@
+#!/bin/bash
+# The northbound database of the tenant node's zone.
+set -euo pipefail
+USES=(TENANT_K8S_NODE OVN_LOG_LEVEL)
+HERE=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=lib.sh
+source "${HERE}/lib.sh"
+OVN_CTL=${OVN_CTL:-/usr/share/ovn/scripts/ovn-ctl}
+
+await_tenant_node
+own_database ovnnb_db.db
+# With hostPID a stale number may be another process's, and ovn-ctl would take that for the database.
+rm -f "${RUN_OVN}/ovnnb_db.pid"
+say "Starting the northbound database."
+supervise "${OVN_CTL}" \
+  --no-monitor \
+  --db-nb-sock="${RUN_OVN}/ovnnb_db.sock" \
+  --ovn-nb-log="-vconsole:${OVN_LOG_LEVEL} -vfile:off -vPATTERN:console:%D{%Y-%m-%dT%H:%M:%S.###Z}|%05N|%c%T|%p|%m" \
+  run_nb_ovsdb
