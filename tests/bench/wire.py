@@ -3,6 +3,7 @@
 No event loop, no pool and no retries: each of them costs microseconds that would raise the floor, or blur a moment.
 """
 
+import contextlib
 import socket
 import time
 import urllib.parse
@@ -40,15 +41,15 @@ class Connection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         """End it, also under a thread that reads from it: closing alone would leave that thread asleep."""
-        try:
+        with contextlib.suppress(OSError):  # the peer may be faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the peer was faster
         self._socket.close()
 
     def request(self, method: str, target: str, body: bytes = b"", content_type: str = "application/json") -> bytes:

@@ -157,6 +157,7 @@ class Client:
         )  # fmt: skip
         path = self.resource(kind).path(namespace)
         connection = self._connect(seconds + 10)
+        answer = None
         try:
             connection.request("GET", f"{path}?{query}", headers=self._headers(None))
             answer = connection.getresponse()
@@ -167,6 +168,8 @@ class Client:
                     yield json.loads(line)
         finally:
             self._drop(connection)
+            if answer is not None:
+                answer.close()
 
     # -- the wire -----------------------------------------------------------------------------------------------
 

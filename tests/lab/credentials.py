@@ -57,7 +57,10 @@ class TenantCredentials:
         return Access(access.server, self.tenant.other_authority.cert, token=access.token).kubeconfig(NAME, "tenant")
 
     def revoke(self) -> None:
-        """Delete the ServiceAccount: its tokens are refused from now on (401)."""
+        """Delete the ServiceAccount: its tokens are refused (401), at the latest 10 s from now.
+
+        An API server remembers for 10 s that a token was good; that is so on every cluster.
+        """
         self.tenant.admin.delete("v1/ServiceAccount", NAME, NAMESPACE)
 
     def restore(self) -> str:

@@ -21,7 +21,7 @@ from tests.lab.errors import LabError
 # PR_SET_PDEATHSIG fires when the *thread* that started a program ends. One thread that lives as long as this
 # process starts them all, so that a test may call the lab from a short-lived thread.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dpu-lab-starter")
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_children: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Process:
 
     def alive(self) -> bool:
         """True while the very process that was started still runs."""
-        child = _children.get(self.pid)
+        child = self._child()
         if child is not None and child.poll() is not None:
             return False
         if start_time(self.pid) == self.started:
@@ -44,6 +44,9 @@ class Process:
         if child is not None:
             child.wait()  # it has just become a zombie: reap it
         return False
+
+    def _child(self) -> "subprocess.Popen[bytes] | None":
+        return _children.get((self.pid, self.started))
 
     def signal(self, number: int) -> None:
         """Send a signal, if it still is our process."""
@@ -65,7 +68,7 @@ class Process:
         if not self.wait(grace):
             self.signal(signal.SIGKILL)
             self.wait(5)
-        _children.pop(self.pid, None)
+        _children.pop((self.pid, self.started), None)
         self.note.unlink(missing_ok=True)
 
     def kill(self) -> None:
@@ -76,7 +79,7 @@ class Process:
 
     def exit_code(self) -> int | None:
         """The exit status, if it has ended and was started by this process."""
-        child = _children.get(self.pid)
+        child = self._child()
         return child.poll() if child is not None else None
 
     def resident_mib(self) -> float:
@@ -154,8 +157,8 @@ def _start(
             )
     except OSError as error:
         raise LabError(f"{argv[0]} cannot be started: {error.strerror}.", "Run `dpu-lab build`.") from error
-    _children[child.pid] = child
     process = Process(name, child.pid, start_time(child.pid) or 0, log, folder / f"{name}.pid.json")
+    _children[process.pid, process.started] = child
     process.note.write_text(json.dumps(asdict(process) | {"argv": argv}, default=str, indent=1))
     return process
 

@@ -99,7 +99,7 @@ class WriteGate:
         application.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self._serving(), shutdown_timeout=0.1).start()
+        await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self._serving()).start()
         return runner
 
     def _serving(self) -> ssl.SSLContext:

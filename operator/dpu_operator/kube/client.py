@@ -65,6 +65,7 @@ class Cluster:
         self.connect_timeout = min(5.0, request_timeout / 2) if connect_timeout is None else connect_timeout
         self._transport = Transport(access)
         self._token = _Token(access)
+        self._closed = False
         self._timeout = aiohttp.ClientTimeout(total=request_timeout, connect=self.connect_timeout)
         self._watch_timeout = aiohttp.ClientTimeout(connect=self.connect_timeout)
 
@@ -78,7 +79,8 @@ class Cluster:
         return f"Cluster({self.access!r})"
 
     async def close(self) -> None:
-        """End all connections; open watches end with an error."""
+        """End all connections; open watches end with an error, and so does every later request."""
+        self._closed = True
         await self._transport.close()
 
     async def get(self, ref: Ref) -> Obj:
@@ -248,6 +250,8 @@ class Cluster:
     async def _request(
         self, method: str, url: URL, data: bytes | None, content_type: str, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
+        if self._closed:
+            raise Unreachable("the client was closed")
         headers = CIMultiDict(
             {"Accept": JSON, "Accept-Encoding": "identity", "User-Agent": USER_AGENT} | self._token.header()
         )

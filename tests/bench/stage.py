@@ -1,0 +1,275 @@
+"""Everything that a measurement needs: the lab, the operator's process under its own account, tenants, and the floor.
+
+All of them reach the API servers directly. The lab's proxy is there to be broken; left in, it would add the same
+milliseconds to both sides and flatter every ratio.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from tests.bench import process
+from tests.bench.sides import COPIES, Side
+from tests.bench.trail import Trail
+from tests.lab import kwok, mco, places
+from tests.lab.client import APPLY, MERGE, Object, name_of
+from tests.lab.credentials import mint
+from tests.lab.kubeconfig import Access
+from tests.lab.lab import POOL, Lab
+from tests.lab.operator_run import Account, OperatorProcess, kubeconfig_secret, namespace, operator_environment
+from tests.lab.tenant import NAMESPACE as OVN_NAMESPACE
+from tests.lab.waiting import eventually
+
+__all__ = ["APPLY", "MERGE", "Stage", "say"]
+
+CHART = places.REPOSITORY / "charts" / "dpu-network-operator"
+OVN_KUBE_CONFIG = "dpu.openshift.io/v1/OVNKubeConfig"
+MACHINE_CONFIG_POOL = "machineconfiguration.openshift.io/v1/MachineConfigPool"
+TENANT = "tenant-1"
+"""The first tenant's namespace in infra."""
+FLOOR = "bench-floor"
+"""The floor's namespace, in both clusters."""
+WRITER = "bench-writer"
+"""Where the floor writes what the operator writes at a first apply."""
+AGENT_IMAGE = f"quay.io/dpu/agent@sha256:{'a' * 64}"
+HOSTS = ("dpu-host-0", "dpu-host-1", "dpu-host-2")
+
+Config = dict[str, Any]
+
+
+def say(text: str) -> None:
+    """Progress, to standard error: the last line of standard output belongs to the figures."""
+    print(f"bench: {time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+class Stage:
+    """The lab with a running operator. `with Stage() as stage` starts and ends all of it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dpu-bench-"))
+        self.lab = Lab(self.folder / "lab")
+        self.infra, self.tenant = self.lab.infra, self.lab.tenant
+        self.admin = self.infra.admin
+        self.account = Account(self.infra)
+        self._end = ExitStack()
+        program = Path(sys.executable).with_name("dpu-operator")
+        self.operator = OperatorProcess(
+            [str(program), "run", "--kubeconfig", str(self.folder / "operator.kubeconfig")],
+            self.folder,
+            env={**operator_environment(), "RELATED_IMAGE_AGENT": AGENT_IMAGE, **_profiling()},
+        )
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            stack.callback(self._keep_log)
+            stack.enter_context(self.lab)
+            stack.callback(self._stop_operator)
+            say(f"both clusters are up ({max(self.lab.timings.steps.values()):.0f} s)")
+            manifests = [CHART / "crds", CHART / "rbac"]
+            self.account.install(manifests)
+            self.account.write_kubeconfig(
+                self.folder / "operator.kubeconfig", self.account.access(self.infra.direct_url)
+            )
+            self.furnish(TENANT, HOSTS)
+            self.operator.start()
+            self._end = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the operator's process, which must be alive."""
+        running = self.operator.process
+        if running is None or not running.alive():
+            raise RuntimeError(f"The operator has ended. The end of its log:\n{self.operator.text()[-3000:]}")
+        return running.pid
+
+    # -- tenants ------------------------------------------------------------------------------------------------
+
+    def furnish(self, space: str, hosts: tuple[str, ...]) -> None:
+        """A tenant's namespace in infra as its administrator leaves it, up to the resource itself."""
+        namespace(self.admin, space)
+        kubeconfig_secret(self.admin, space, self.lab.credentials.kubeconfig(server=self.tenant.direct_url))
+        dpus = [f"dpu-{index}" for index in range(len(hosts))] if space == TENANT else [f"{space}-dpu"]
+        overrides = {dpu: f"TENANT_K8S_NODE={host}\n" for dpu, host in zip(dpus, hosts, strict=True)}
+        metadata = {"name": "env-overrides", "namespace": space}
+        self.admin.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": overrides})
+
+    def further_tenant(self, number: int) -> str:
+        """One more namespace, pool and DPU, and a resource for them, all for the same tenant cluster."""
+        space = f"tenant-{number}"
+        label = {f"bench.invalid/{space}": ""}
+        self.furnish(space, (HOSTS[number % len(HOSTS)],))
+        dpu = kwok.node(
+            f"{space}-dpu", f"198.51.100.{100 + number}", {"network.operator.openshift.io/dpu": "", **label}
+        )
+        kwok.add_nodes(self.admin, [dpu])
+        self.admin.apply(mco.pool(space, {"matchLabels": label}, ["worker", space]))
+        self.create(space, pool=space)
+        return space
+
+    def create(self, space: str = TENANT, *, pool: str = POOL) -> Object:
+        """The OVNKubeConfig of a tenant."""
+        return self.admin.create(
+            {
+                "apiVersion": OVN_KUBE_CONFIG.rpartition("/")[0],
+                "kind": "OVNKubeConfig",
+                "metadata": {"name": "tenant", "namespace": space},
+                "spec": {"kubeConfigFile": "tenant-kubeconfig", "poolName": pool},
+            }
+        )
+
+    def ensure_tenant(self) -> None:
+        """The first tenant's resource, in service."""
+        if self.admin.find(OVN_KUBE_CONFIG, "tenant", TENANT) is None:
+            self.create()
+        self.wait_served(TENANT)
+
+    def wait_served(self, space: str, *, timeout: float = 90) -> None:
+        """Wait until a tenant's objects are synced and its DPUs run them."""
+        wanted = ("TenantObjectsSynced", "OvnKubeReady", "MachineConfigApplied")
+
+        def served() -> bool:
+            _ = self.pid
+            found = self.conditions(space)
+            return all(found.get(each) == "True" for each in wanted)
+
+        def why() -> str:
+            status = self.admin.get(OVN_KUBE_CONFIG, "tenant", space).get("status", {})
+            return f"Its status is {json.dumps(status, indent=1)}; the operator says:\n{self.operator.text()[-2000:]}"
+
+        eventually(served, f"{', '.join(wanted)} of {space}", timeout=timeout, on_timeout=why)
+
+    def conditions(self, space: str) -> dict[str, str]:
+        """The conditions of a tenant's resource, by type."""
+        status = self.admin.get(OVN_KUBE_CONFIG, "tenant", space).get("status") or {}
+        return {each["type"]: each["status"] for each in status.get("conditions") or []}
+
+    # -- the two sides ------------------------------------------------------------------------------------------
+
+    def floor(self) -> process.Floor:
+        """The copying floor, with sources of the same content as the operator's; its first copies are there."""
+        for cluster, verbs in ((self.tenant, ["get", "list", "watch"]), (self.infra, ["get", "create", "patch"])):
+            namespace(cluster.admin, FLOOR)
+            for item in _account(FLOOR, verbs):
+                cluster.admin.apply(item)
+        for name in COPIES:
+            source = self.tenant.admin.get("v1/ConfigMap", name, OVN_NAMESPACE)
+            metadata = {"name": name, "namespace": FLOOR}
+            self.tenant.admin.apply({**source, "metadata": metadata})
+        base = f"/api/v1/namespaces/{FLOOR}/configmaps"
+        started = process.Floor(
+            {
+                "mode": "copy",
+                "tenant": self._token(self.tenant.direct_url, self.tenant.authority.cert, tenant=True),
+                "infra": self._token(self.infra.direct_url, self.infra.authority.cert, tenant=False),
+                "watch": f"{base}?watch=true&timeoutSeconds=36000",
+                "copies": {name: f"{base}/{copy}?fieldManager=bench&force=true" for name, copy in COPIES.items()},
+            }
+        )
+        for copy in COPIES.values():
+            eventually(lambda copy=copy: self.admin.find("v1/ConfigMap", copy, FLOOR), f"the floor's {copy}")  # type: ignore[misc]
+        return started
+
+    def writer(self) -> process.Floor:
+        """The floor that writes in sequence, as an account that may write anything."""
+        namespace(self.admin, WRITER)
+        who = {"name": WRITER, "namespace": WRITER}
+        self.admin.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": who})
+        self.admin.apply(
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "ClusterRoleBinding",
+                "metadata": {"name": WRITER},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+                "subjects": [{"kind": "ServiceAccount", **who}],
+            }
+        )
+        token = mint(self.admin, WRITER, WRITER)
+        access = Access(self.infra.direct_url, self.infra.authority.cert, token=token)
+        return process.Floor({"mode": "apply", "infra": json.loads(access.kubeconfig())})
+
+    def side(self, name: str) -> Side:
+        """The bench's own view of `operator` or `floor`."""
+        user = ("dpu-bench", ("system:masters",))
+        return Side(
+            name,
+            tenant=self.tenant.access(*user, direct=True),
+            infra=self.infra.access(*user, direct=True),
+            source_namespace=FLOOR if name == "floor" else OVN_NAMESPACE,
+            copy_namespace=FLOOR if name == "floor" else TENANT,
+        )
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def trails(self) -> dict[str, tuple[Trail, str]]:
+        """The audit log of each cluster from now on, and the operator's user there."""
+        return {
+            "infra": (Trail(self.infra.audit_log), self.account.user),
+            "tenant": (Trail(self.tenant.audit_log), self.lab.credentials.token_user),
+        }
+
+    def owned(self, space: str) -> list[Object]:
+        """What the operator has made in a namespace."""
+        kinds = ("v1/ConfigMap", "v1/Secret", "v1/ServiceAccount", "apps/v1/DaemonSet")
+        found = [item for kind in kinds for item in self.admin.list(kind, space)]
+        found += self.admin.list("rbac.authorization.k8s.io/v1/RoleBinding", space)
+        return [item for item in found if "ownerReferences" in item["metadata"]]
+
+    def _token(self, server: str, ca: str, *, tenant: bool) -> Config:
+        admin = self.tenant.admin if tenant else self.admin
+        config: Config = json.loads(Access(server, ca, token=mint(admin, FLOOR, FLOOR)).kubeconfig())
+        return config
+
+    def _stop_operator(self) -> None:
+        if self.operator.alive():
+            self.operator.terminate()
+
+    def _keep_log(self) -> None:
+        """The operator's log outlives a failure, and only that."""
+        if sys.exc_info()[0] is not None and self.operator.log.exists():
+            kept = Path(tempfile.gettempdir()) / "dpu-bench-operator.log"
+            shutil.copyfile(self.operator.log, kept)
+            say(f"the operator's log is kept as {kept}")
+
+
+def _account(name: str, verbs: list[str]) -> list[Object]:
+    """A ServiceAccount that may do just this to the ConfigMaps of its namespace."""
+    meta = {"name": name, "namespace": name}
+    group = "rbac.authorization.k8s.io"
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "Role",
+            "metadata": meta,
+            "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}],
+        },
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": name}],
+        },
+    ]
+
+
+def _profiling() -> dict[str, str]:
+    """Variables for the operator's interpreter, from `BENCH_OPERATOR_ENV` (`A=1,B=2`): to profile it where it is slow."""
+    pairs = os.environ.get("BENCH_OPERATOR_ENV", "")
+    return dict(pair.split("=", 1) for pair in pairs.split(",") if "=" in pair)
+
+
+def names(items: list[Object]) -> list[str]:
+    """Kinds and names, for a message."""
+    return [f"{item['kind']} {name_of(item)}" for item in items]
