@@ -172,6 +172,7 @@ class Credential:
     seen: Sight = Sight.UNSEEN
     problem: str = ""
     hint: str = ""
+    issued: dt.datetime | None = None
     expires: dt.datetime | None = None
     what: str = ""
     """`token`, `client certificate` or `password`: what carries the identity."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.bench import first, rest, sync
 from tests.bench.figures import verdicts
-from tests.bench.stage import Stage, say
+from tests.bench.scene import Scene, say
 from tests.lab.errors import LabError
 
 PARTS = ("first", "sync", "burst", "idle", "tenants")
@@ -51,24 +51,24 @@ def measure(parts: list[str], *, quick: bool) -> Raw:
     began = time.monotonic()
     figures: Raw = {}
     raw: Raw = {}
-    with Stage() as stage:
+    with Scene() as scene:
         # A collection of the bench's own garbage must not fall into somebody's sample.
         gc.collect()
         gc.disable()
         for part in [each for each in PARTS if each in parts and each not in RATIOS | {"idle", "tenants"}]:
             say(f"{part} …")
-            found, raw[part] = _first(stage, quick=quick)
+            found, raw[part] = _first(scene, quick=quick)
             figures |= found
         if RATIOS & set(parts):
-            found, more = _ratios(stage, parts, quick=quick)
+            found, more = _ratios(scene, parts, quick=quick)
             figures |= found
             raw |= more
         gc.enable()
         if "idle" in parts:
-            found, raw["idle"] = rest.idle(stage, seconds=60 if quick else 300)
+            found, raw["idle"] = rest.idle(scene, seconds=60 if quick else 300)
             figures |= found
         if "tenants" in parts:
-            found, raw["tenants"] = rest.tenants(stage, seconds=20 if quick else 60)
+            found, raw["tenants"] = rest.tenants(scene, seconds=20 if quick else 60)
             figures |= found
     return {
         "operator": {**figures, "raw": raw},
@@ -80,19 +80,19 @@ def measure(parts: list[str], *, quick: bool) -> Raw:
     }
 
 
-def _first(stage: Stage, *, quick: bool) -> tuple[Raw, Raw]:
-    with stage.writer() as writer:
-        return first.first_apply(stage, writer, samples=3 if quick else 10)
+def _first(scene: Scene, *, quick: bool) -> tuple[Raw, Raw]:
+    with scene.writer() as writer:
+        return first.first_apply(scene, writer, samples=3 if quick else 10)
 
 
-def _ratios(stage: Stage, parts: list[str], *, quick: bool) -> tuple[Raw, Raw]:
+def _ratios(scene: Scene, parts: list[str], *, quick: bool) -> tuple[Raw, Raw]:
     """What is a ratio to the copying floor, with the floor running."""
-    stage.ensure_tenant()
+    scene.ensure_tenant()
     figures: Raw = {}
     raw: Raw = {}
     with ExitStack() as stack:
-        floor = stack.enter_context(stage.floor())
-        operator_side, floor_side = (stack.enter_context(stage.side(name)) for name in ("operator", "floor"))
+        floor = stack.enter_context(scene.floor())
+        operator_side, floor_side = (stack.enter_context(scene.side(name)) for name in ("operator", "floor"))
         if "sync" in parts:
             say("sync …")
             found, raw["sync"] = sync.sync(
@@ -100,7 +100,7 @@ def _ratios(stage: Stage, parts: list[str], *, quick: bool) -> tuple[Raw, Raw]:
             )
             figures |= found
         if "burst" in parts:
-            pids = {"operator": stage.pid, "floor": floor.pid}
+            pids = {"operator": scene.pid, "floor": floor.pid}
             found, raw["burst"] = sync.burst(operator_side, floor_side, pids=pids, seconds=15 if quick else 60)
             figures |= found
     return figures, raw

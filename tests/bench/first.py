@@ -7,9 +7,10 @@ from typing import Any
 from tests.bench.figures import ms, percentile, ratio
 from tests.bench.process import Floor
 from tests.bench.project import applied
-from tests.bench.stage import OVN_KUBE_CONFIG, TENANT, WRITER, Stage, say
+from tests.bench.scene import RESOURCE, TENANT, WRITER, Scene, say
 from tests.bench.trail import Entry, Trail, first_writes
 from tests.lab.client import Object, kind_of, name_of
+from tests.lab.stage import CONFIG
 from tests.lab.waiting import eventually
 
 QUIET = 2.0
@@ -31,24 +32,24 @@ _KINDS = {
 Raw = dict[str, Any]
 
 
-def first_apply(stage: Stage, writer: Floor, *, samples: int) -> tuple[Raw, Raw]:
+def first_apply(scene: Scene, writer: Floor, *, samples: int) -> tuple[Raw, Raw]:
     """The figure of a first reconcile, and what it is made of.
 
     The operator is warm and idle, its kubeconfig Secret is there. Its time is the audit log's: from the arrival of the
     creation to the answer of the last object's first write. The floor's is the sum of its own requests, from sending to
     answer, of the fields that the operator applied and in its order, one at a time on a warm connection.
     """
-    trail = Trail(stage.infra.audit_log)
+    trail = Trail(scene.infra.audit_log)
     operator: list[float] = []
     bare: list[float] = []
     looks: list[Raw] = []
     for turn in range(samples + 1):
-        _clear(stage)
-        took, made, look = _create(stage, trail)
-        writes = _same_writes(stage, made)
-        _clear(stage)
+        _clear(scene)
+        took, made, look = _create(scene, trail)
+        writes = _same_writes(scene, made)
+        _clear(scene)
         sequence = writer.apply(writes)
-        _sweep(stage, writes)
+        _sweep(scene, writes)
         if turn == 0:
             continue  # the first one warms both up
         operator.append(took)
@@ -68,22 +69,22 @@ def first_apply(stage: Stage, writer: Floor, *, samples: int) -> tuple[Raw, Raw]
     return {"first_apply_ratio": ratio(median, floor)}, raw
 
 
-def _create(stage: Stage, trail: Trail) -> tuple[float, list[Entry], Raw]:
+def _create(scene: Scene, trail: Trail) -> tuple[float, list[Entry], Raw]:
     """Create the resource and wait until its last object is there."""
     trail.skip()
-    user = stage.account.user
+    user = scene.stage.account.user
     entries: list[Entry] = []
-    stage.create()
+    scene.create()
 
     def complete() -> bool:
-        _ = stage.pid
+        _ = scene.pid
         entries.extend(trail.read())
         made = first_writes(entries, user).values()
         if not set(LAST) <= {entry.resource for entry in made}:
             return False
         return time.time() - max(entry.answered for entry in made) > QUIET
 
-    eventually(complete, "the last object of a first reconcile", timeout=60, on_timeout=lambda: _told(stage))
+    eventually(complete, "the last object of a first reconcile", timeout=60, on_timeout=scene.last_words)
     created = next(entry for entry in entries if entry.resource == "ovnkubeconfigs" and entry.verb == "create")
     made = sorted(first_writes(entries, user).values(), key=lambda entry: entry.received)
     end = max(entry.answered for entry in made)
@@ -103,13 +104,9 @@ def _timeline(own: list[Entry], began: float, end: float) -> list[str]:
     ]
 
 
-def _told(stage: Stage) -> str:
-    return f"The operator says:\n{stage.operator.text()[-3000:]}"
-
-
-def _same_writes(stage: Stage, made: list[Entry]) -> list[tuple[str, Object]]:
+def _same_writes(scene: Scene, made: list[Entry]) -> list[tuple[str, Object]]:
     """What the operator applied, renamed into the writer's namespace, in the order in which it was sent."""
-    admin = stage.admin
+    admin = scene.admin
     account = admin.get("v1/ServiceAccount", "default", WRITER)
     # An owner that does not exist would have the garbage collector at the objects while they are written.
     owner = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "default", "uid": account["metadata"]["uid"]}
@@ -130,25 +127,25 @@ def _same_writes(stage: Stage, made: list[Entry]) -> list[tuple[str, Object]]:
     return writes
 
 
-def _clear(stage: Stage) -> None:
+def _clear(scene: Scene) -> None:
     """No resource, and nothing left of it, so that the next creation is a first one."""
-    admin = stage.admin
-    if admin.find(OVN_KUBE_CONFIG, "tenant", TENANT) is not None:
-        admin.delete(OVN_KUBE_CONFIG, "tenant", TENANT)
-        _until(lambda: admin.find(OVN_KUBE_CONFIG, "tenant", TENANT) is None, "the resource to be gone", stage)
-    _until(lambda: not stage.owned(TENANT), "what the resource owned to be gone", stage)
-    _until(lambda: not admin.list("v1/Pod", TENANT), "its pods to be gone", stage)
-    stage.lab.wait_pool()
+    admin = scene.admin
+    if scene.resource() is not None:
+        admin.delete(CONFIG, RESOURCE, TENANT)
+        _until(lambda: scene.resource() is None, "the resource to be gone", scene)
+    _until(lambda: not scene.owned(TENANT), "what the resource owned to be gone", scene)
+    _until(lambda: not admin.list("v1/Pod", TENANT), "its pods to be gone", scene)
+    scene.lab.wait_pool()
 
 
-def _sweep(stage: Stage, writes: list[tuple[str, Object]]) -> None:
+def _sweep(scene: Scene, writes: list[tuple[str, Object]]) -> None:
     """Delete what the floor wrote."""
-    admin = stage.admin
+    admin = scene.admin
     for _, item in writes:
         admin.delete(kind_of(item), name_of(item), item["metadata"].get("namespace"))
-    _until(lambda: not admin.list("v1/Pod", WRITER), "the floor's pods to be gone", stage)
-    _until(lambda: not stage.owned(WRITER), "the floor's objects to be gone", stage)
+    _until(lambda: not admin.list("v1/Pod", WRITER), "the floor's pods to be gone", scene)
+    _until(lambda: not scene.owned(WRITER), "the floor's objects to be gone", scene)
 
 
-def _until(probe: Callable[[], bool], what: str, stage: Stage) -> None:
-    eventually(probe, what, timeout=90, on_timeout=lambda: _told(stage))
+def _until(probe: Callable[[], bool], what: str, scene: Scene) -> None:
+    eventually(probe, what, timeout=90, on_timeout=scene.last_words)

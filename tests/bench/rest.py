@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.bench import process
 from tests.bench.figures import per_minute
-from tests.bench.stage import TENANT, Stage, say
+from tests.bench.scene import TENANT, Scene, say
 from tests.bench.trail import Entry, begun
 
 SETTLE = 30.0
@@ -18,18 +18,18 @@ SLICE = 10.0
 Raw = dict[str, Any]
 
 
-def idle(stage: Stage, *, seconds: float) -> tuple[Raw, Raw]:
+def idle(scene: Scene, *, seconds: float) -> tuple[Raw, Raw]:
     """Requests a minute with one tenant, from the audit logs.
 
     Every request counts, answered or refused; a watch counts when it starts. Watches are renewed about twice an hour,
     so that five minutes may see none of it: the raw figures add what the open watches will cost by the hour.
     """
-    stage.ensure_tenant()
-    trails = stage.trails()
+    scene.ensure_tenant()
+    trails = scene.trails()
     everything: dict[str, list[Entry]] = {name: trail.whole() for name, (trail, _) in trails.items()}
-    _wait(SETTLE, "idle: settling", stage)
+    _wait(SETTLE, "idle: settling", scene)
     since = time.time()
-    _wait(seconds, "idle: counting requests", stage)
+    _wait(seconds, "idle: counting requests", scene)
     until = time.time()
     figures: Raw = {}
     raw: Raw = {"seconds": round(until - since)}
@@ -61,24 +61,24 @@ def _open_watches(entries: list[Entry], user: str, now: float) -> list[int]:
     return lengths
 
 
-def tenants(stage: Stage, *, seconds: float) -> tuple[Raw, Raw]:
+def tenants(scene: Scene, *, seconds: float) -> tuple[Raw, Raw]:
     """Memory with one tenant and with twenty, and CPU at rest with one."""
-    stage.ensure_tenant()
-    _wait(SETTLE, "tenants: settling with one", stage)
-    pid = stage.pid
+    scene.ensure_tenant()
+    _wait(SETTLE, "tenants: settling with one", scene)
+    pid = scene.pid
     before, began = process.cpu_seconds(pid), time.monotonic()
-    _wait(seconds, "tenants: at rest with one", stage)
+    _wait(seconds, "tenants: at rest with one", scene)
     cpu = (process.cpu_seconds(pid) - before) / (time.monotonic() - began) * 100
     one = process.resident_mib(pid)
     raw: Raw = {"peak_mib_1_tenant": process.resident_mib(pid, "VmHWM"), "cpu_ticks_in_window": round(cpu * seconds)}
 
     say(f"tenants: {TENANTS - 1} more")
-    spaces = [TENANT, *(stage.further_tenant(number) for number in range(2, TENANTS + 1))]
+    spaces = [TENANT, *(scene.further_tenant(number) for number in range(2, TENANTS + 1))]
     for space in spaces:
-        stage.wait_served(space, timeout=180)
-    _wait(SETTLE, f"tenants: settling with {TENANTS}", stage)
+        scene.wait_served(space, timeout=180)
+    _wait(SETTLE, f"tenants: settling with {TENANTS}", scene)
     before, began = process.cpu_seconds(pid), time.monotonic()
-    _wait(seconds, f"tenants: at rest with {TENANTS}", stage)
+    _wait(seconds, f"tenants: at rest with {TENANTS}", scene)
     busy = (process.cpu_seconds(pid) - before) / (time.monotonic() - began) * 100
     raw |= {
         "rest_cpu_percent_20_tenants": round(busy, 3),
@@ -92,10 +92,10 @@ def tenants(stage: Stage, *, seconds: float) -> tuple[Raw, Raw]:
     return figures, raw
 
 
-def _wait(seconds: float, what: str, stage: Stage) -> None:
+def _wait(seconds: float, what: str, scene: Scene) -> None:
     """Sleep, as long as the operator lives."""
     say(f"{what}, {seconds:g} s")
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, SLICE))
-        _ = stage.pid
+        _ = scene.pid

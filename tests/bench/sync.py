@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.bench import process
 from tests.bench.figures import Change, lags, percentile, ratio, summary
+from tests.bench.scene import say
 from tests.bench.sides import CA, CONFIG, Side
-from tests.bench.stage import say
 
 LOST = 10.0
 """Seconds after which a copy is given up; it counts as that long."""

@@ -23,6 +23,8 @@ class Access:
     tls_server_name: str = ""
     """The name to expect in the server's certificate, where it is not the server's host."""
     proxy_url: str = ""
+    issued: dt.datetime | None = field(default=None, compare=False)
+    """When the credential was issued, in UTC: the certificate's notBefore or the token's `iat`. None: it does not say."""
     expires: dt.datetime | None = field(default=None, compare=False)
     """When the credential ends, in UTC: the certificate's notAfter or the token's `exp`. None: it does not say."""
     fingerprint: str = ""

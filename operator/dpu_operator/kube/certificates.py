@@ -5,6 +5,7 @@ import binascii
 import datetime as dt
 import json
 import re
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -53,8 +54,15 @@ def ca_bundle(raw: bytes) -> str:
     return _pem(certificates)
 
 
-def client_pair(certificate: bytes, key: bytes) -> tuple[str, str, dt.datetime]:
-    """A client's certificate chain and its key as PEM, and when the certificate ends (UTC).
+class Life(NamedTuple):
+    """From when to when a credential is valid, in UTC; None where it does not say."""
+
+    issued: dt.datetime | None = None
+    expires: dt.datetime | None = None
+
+
+def client_pair(certificate: bytes, key: bytes) -> tuple[str, str, Life]:
+    """A client's certificate chain and its key as PEM, and from when to when the certificate is valid.
 
     An expired certificate is not refused: when it ends is reported by those who look at the date.
 
@@ -75,7 +83,7 @@ def client_pair(certificate: bytes, key: bytes) -> tuple[str, str, dt.datetime]:
             "Take certificate and key from the same place.",
         )
     key_pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    return _pem(chain), key_pem, chain[0].not_valid_after_utc
+    return _pem(chain), key_pem, Life(chain[0].not_valid_before_utc, chain[0].not_valid_after_utc)
 
 
 def checked_token(token: str) -> str:
@@ -93,15 +101,26 @@ def checked_token(token: str) -> str:
     return token
 
 
-def token_expiry(token: str) -> dt.datetime | None:
-    """When a JWT says that it ends (UTC); None for an opaque token or one that does not say. No signature is checked."""
+def token_life(token: str) -> Life:
+    """From when to when a JWT says that it is valid; an opaque token says nothing. No signature is checked."""
     parts = token.split(".")
     if len(parts) != 3:
-        return None
+        return Life()
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        return dt.datetime.fromtimestamp(float(claims["exp"]), dt.UTC)
-    except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
+    except (ValueError, RecursionError):
+        return Life()
+    if not isinstance(claims, dict):
+        return Life()
+    return Life(_moment(claims.get("iat")), _moment(claims.get("exp")))
+
+
+def _moment(seconds: object) -> dt.datetime | None:
+    if not isinstance(seconds, int | float):
+        return None
+    try:
+        return dt.datetime.fromtimestamp(float(seconds), dt.UTC)
+    except (ValueError, OverflowError, OSError):
         return None
 
 

@@ -40,7 +40,8 @@ def _from_file(path: Path) -> Access:
     access = judged(path.read_bytes(), trusted_folder=path.absolute().parent)
     if access.token_file:
         token = certificates.checked_token(Path(access.token_file).read_text(encoding="utf-8").strip())
-        return replace(access, expires=certificates.token_expiry(token))
+        life = certificates.token_life(token)
+        return replace(access, issued=life.issued, expires=life.expires)
     return access
 
 

@@ -5,7 +5,6 @@ So nothing in the file may start a program, read a file of ours, or lead to what
 metadata addresses. A *server* on loopback is allowed, since it must prove itself by TLS; a proxy on loopback is not.
 """
 
-import datetime as dt
 import hashlib
 import ssl
 from dataclasses import replace
@@ -148,17 +147,14 @@ def _with_identity(access: Access, user: kubeconfig.Mapping, trusted_folder: Pat
             "The kubeconfig carries more than one credential, so it is not clear who acts.", "Keep one of them."
         )
     if certificate:
-        chain, key_pem, expires = certificates.client_pair(certificate, key)
-        return replace(access, client_cert_pem=chain, client_key_pem=key_pem, expires=expires)
+        chain, key_pem, life = certificates.client_pair(certificate, key)
+        return replace(access, client_cert_pem=chain, client_key_pem=key_pem, issued=life.issued, expires=life.expires)
     if token_file and trusted_folder:
         return replace(access, token_file=str(trusted_folder / token_file))
     if not token:
         raise UserError("The kubeconfig carries no credential: neither a token nor a client certificate.", _OWN_ACCOUNT)
-    return replace(access, token=certificates.checked_token(token), expires=_expiry(token))
-
-
-def _expiry(token: str) -> dt.datetime | None:
-    return certificates.token_expiry(token)
+    life = certificates.token_life(token)
+    return replace(access, token=certificates.checked_token(token), issued=life.issued, expires=life.expires)
 
 
 def _proved(access: Access) -> Access:

@@ -51,7 +51,9 @@ def read(secret: Seen, *, name: str) -> Reading:
         return _refused(
             Sight.PRESENT, f"Secret {name} holds no base64.", "Create it again with `kubectl create secret`."
         )
-    return Reading(Credential(seen=Sight.PRESENT, expires=access.expires, what=access.what), access)
+    return Reading(
+        Credential(seen=Sight.PRESENT, issued=access.issued, expires=access.expires, what=access.what), access
+    )
 
 
 def _refused(sight: Sight, problem: str, hint: str) -> Reading:

@@ -215,7 +215,7 @@ def _wake_at(infra: InfraWorld, tenant: TenantWorld, judged: tuple[Condition, ..
     """When time alone changes a condition."""
     before = infra.config.get("status", {}).get("conditions", [])
     moments = (
-        credentials.wake_at(tenant.credential, infra.now),
+        credentials.wake_at(tenant.credential, infra.now, issued=tenant.credential.issued),
         conditions.patience_ends(judged, before, infra.now),
     )
     return min((moment for moment in moments if moment is not None), default=None)
@@ -231,7 +231,7 @@ def _idle(infra: InfraWorld, tenant: TenantWorld) -> Plan:
         conditions=(
             Condition("MachineConfigApplied", Truth.FALSE, "PoolConflict", message),
             credentials.api_server_unreachable(tenant),
-            credentials.credentials_valid(infra, tenant),
+            credentials.credentials_valid(infra, tenant, issued=tenant.credential.issued),
             *rest,
             Condition("Available", Truth.FALSE, "PoolConflict", message),
             Condition("Progressing", Truth.FALSE, "PoolConflict", message),

@@ -58,7 +58,7 @@ def judge(
             complete=infra.live_complete,
             reachable=tenant.link.state is LinkState.UP,
         ),
-        credentials.credentials_valid(infra, tenant),
+        credentials.credentials_valid(infra, tenant, issued=tenant.credential.issued),
         conditions.nodes_mapped(
             mapped,
             _mapping_problems(mapping, wanted),

@@ -17,30 +17,26 @@ from typing import Any, Self
 from tests.bench import process
 from tests.bench.sides import COPIES, Side
 from tests.bench.trail import Trail
-from tests.lab import kwok, mco, places
-from tests.lab.client import APPLY, MERGE, Object, name_of
+from tests.lab import kwok, mco
+from tests.lab.client import Object
 from tests.lab.credentials import mint
 from tests.lab.kubeconfig import Access
-from tests.lab.lab import POOL, Lab
-from tests.lab.operator_run import Account, OperatorProcess, kubeconfig_secret, namespace, operator_environment
+from tests.lab.lab import DPUS, POOL, Lab
+from tests.lab.operator_run import namespace
+from tests.lab.stage import CONFIG, Stage, config
 from tests.lab.tenant import NAMESPACE as OVN_NAMESPACE
 from tests.lab.waiting import eventually
 
-__all__ = ["APPLY", "MERGE", "Stage", "say"]
-
-CHART = places.REPOSITORY / "charts" / "dpu-network-operator"
-OVN_KUBE_CONFIG = "dpu.openshift.io/v1/OVNKubeConfig"
-MACHINE_CONFIG_POOL = "machineconfiguration.openshift.io/v1/MachineConfigPool"
 TENANT = "tenant-1"
 """The first tenant's namespace in infra."""
+RESOURCE = "cluster"
+"""The name of every OVNKubeConfig."""
 FLOOR = "bench-floor"
 """The floor's namespace, in both clusters."""
 WRITER = "bench-writer"
 """Where the floor writes what the operator writes at a first apply."""
-AGENT_IMAGE = f"quay.io/dpu/agent@sha256:{'a' * 64}"
 HOSTS = ("dpu-host-0", "dpu-host-1", "dpu-host-2")
-
-Config = dict[str, Any]
+TENANT_NODE = "dpu.openshift.io/tenant-node"
 
 
 def say(text: str) -> None:
@@ -48,22 +44,16 @@ def say(text: str) -> None:
     print(f"bench: {time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-class Stage:
-    """The lab with a running operator. `with Stage() as stage` starts and ends all of it."""
+class Scene:
+    """The lab with a running operator. `with Scene() as scene` starts and ends all of it."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dpu-bench-"))
         self.lab = Lab(self.folder / "lab")
         self.infra, self.tenant = self.lab.infra, self.lab.tenant
         self.admin = self.infra.admin
-        self.account = Account(self.infra)
+        self.stage = Stage(self.lab, self.folder, env=_more_environment())
         self._end = ExitStack()
-        program = Path(sys.executable).with_name("dpu-operator")
-        self.operator = OperatorProcess(
-            [str(program), "run", "--kubeconfig", str(self.folder / "operator.kubeconfig")],
-            self.folder,
-            env={**operator_environment(), "RELATED_IMAGE_AGENT": AGENT_IMAGE, **_profiling()},
-        )
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -72,13 +62,13 @@ class Stage:
             stack.enter_context(self.lab)
             stack.callback(self._stop_operator)
             say(f"both clusters are up ({max(self.lab.timings.steps.values()):.0f} s)")
-            manifests = [CHART / "crds", CHART / "rbac"]
-            self.account.install(manifests)
-            self.account.write_kubeconfig(
-                self.folder / "operator.kubeconfig", self.account.access(self.infra.direct_url)
-            )
-            self.furnish(TENANT, HOSTS)
-            self.operator.start()
+            self.stage.install()
+            account = self.stage.account
+            account.write_kubeconfig(self.stage.kubeconfig, account.access(self.infra.direct_url))
+            self.furnish(TENANT)
+            for dpu, host in zip(DPUS, HOSTS, strict=True):
+                self._map(dpu, host)
+            self.stage.process.start()
             self._end = stack.pop_all()
         return self
 
@@ -88,49 +78,44 @@ class Stage:
     @property
     def pid(self) -> int:
         """Of the operator's process, which must be alive."""
-        running = self.operator.process
+        running = self.stage.process.process
         if running is None or not running.alive():
-            raise RuntimeError(f"The operator has ended. The end of its log:\n{self.operator.text()[-3000:]}")
+            raise RuntimeError(f"The operator has ended. {self.last_words()}")
         return running.pid
+
+    def last_words(self) -> str:
+        """The end of the operator's log, for a message."""
+        return f"The operator says:\n{self.stage.process.text()[-3000:]}"
 
     # -- tenants ------------------------------------------------------------------------------------------------
 
-    def furnish(self, space: str, hosts: tuple[str, ...]) -> None:
+    def furnish(self, space: str) -> None:
         """A tenant's namespace in infra as its administrator leaves it, up to the resource itself."""
-        namespace(self.admin, space)
-        kubeconfig_secret(self.admin, space, self.lab.credentials.kubeconfig(server=self.tenant.direct_url))
-        dpus = [f"dpu-{index}" for index in range(len(hosts))] if space == TENANT else [f"{space}-dpu"]
-        overrides = {dpu: f"TENANT_K8S_NODE={host}\n" for dpu, host in zip(dpus, hosts, strict=True)}
-        metadata = {"name": "env-overrides", "namespace": space}
-        self.admin.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": overrides})
+        self.stage.tenant_namespace(space, self.lab.credentials.kubeconfig(server=self.tenant.direct_url))
 
     def further_tenant(self, number: int) -> str:
         """One more namespace, pool and DPU, and a resource for them, all for the same tenant cluster."""
         space = f"tenant-{number}"
         label = {f"bench.invalid/{space}": ""}
-        self.furnish(space, (HOSTS[number % len(HOSTS)],))
-        dpu = kwok.node(
-            f"{space}-dpu", f"198.51.100.{100 + number}", {"network.operator.openshift.io/dpu": "", **label}
-        )
-        kwok.add_nodes(self.admin, [dpu])
+        self.furnish(space)
+        dpu, address = f"{space}-dpu", f"198.51.100.{100 + number}"
+        kwok.add_nodes(self.admin, [kwok.node(dpu, address, {"network.operator.openshift.io/dpu": "", **label})])
+        self._map(dpu, HOSTS[number % len(HOSTS)])
         self.admin.apply(mco.pool(space, {"matchLabels": label}, ["worker", space]))
         self.create(space, pool=space)
         return space
 
     def create(self, space: str = TENANT, *, pool: str = POOL) -> Object:
         """The OVNKubeConfig of a tenant."""
-        return self.admin.create(
-            {
-                "apiVersion": OVN_KUBE_CONFIG.rpartition("/")[0],
-                "kind": "OVNKubeConfig",
-                "metadata": {"name": "tenant", "namespace": space},
-                "spec": {"kubeConfigFile": "tenant-kubeconfig", "poolName": pool},
-            }
-        )
+        return self.admin.create(config(space, RESOURCE, poolName=pool))
+
+    def resource(self, space: str = TENANT) -> Object | None:
+        """The OVNKubeConfig of a tenant as it is now, or None."""
+        return self.admin.find(CONFIG, RESOURCE, space)
 
     def ensure_tenant(self) -> None:
         """The first tenant's resource, in service."""
-        if self.admin.find(OVN_KUBE_CONFIG, "tenant", TENANT) is None:
+        if self.resource() is None:
             self.create()
         self.wait_served(TENANT)
 
@@ -140,19 +125,16 @@ class Stage:
 
         def served() -> bool:
             _ = self.pid
-            found = self.conditions(space)
-            return all(found.get(each) == "True" for each in wanted)
+            found = self.stage.conditions(space, RESOURCE)
+            return all(found.get(each, {}).get("status") == "True" for each in wanted)
 
         def why() -> str:
-            status = self.admin.get(OVN_KUBE_CONFIG, "tenant", space).get("status", {})
-            return f"Its status is {json.dumps(status, indent=1)}; the operator says:\n{self.operator.text()[-2000:]}"
+            return f"Its conditions are {json.dumps(self.stage.conditions(space, RESOURCE))}. {self.last_words()}"
 
         eventually(served, f"{', '.join(wanted)} of {space}", timeout=timeout, on_timeout=why)
 
-    def conditions(self, space: str) -> dict[str, str]:
-        """The conditions of a tenant's resource, by type."""
-        status = self.admin.get(OVN_KUBE_CONFIG, "tenant", space).get("status") or {}
-        return {each["type"]: each["status"] for each in status.get("conditions") or []}
+    def _map(self, dpu: str, host: str) -> None:
+        self.admin.patch("v1/Node", dpu, {"metadata": {"annotations": {TENANT_NODE: host}}})
 
     # -- the two sides ------------------------------------------------------------------------------------------
 
@@ -214,7 +196,7 @@ class Stage:
     def trails(self) -> dict[str, tuple[Trail, str]]:
         """The audit log of each cluster from now on, and the operator's user there."""
         return {
-            "infra": (Trail(self.infra.audit_log), self.account.user),
+            "infra": (Trail(self.infra.audit_log), self.stage.account.user),
             "tenant": (Trail(self.tenant.audit_log), self.lab.credentials.token_user),
         }
 
@@ -225,20 +207,19 @@ class Stage:
         found += self.admin.list("rbac.authorization.k8s.io/v1/RoleBinding", space)
         return [item for item in found if "ownerReferences" in item["metadata"]]
 
-    def _token(self, server: str, ca: str, *, tenant: bool) -> Config:
+    def _token(self, server: str, ca: str, *, tenant: bool) -> Any:
         admin = self.tenant.admin if tenant else self.admin
-        config: Config = json.loads(Access(server, ca, token=mint(admin, FLOOR, FLOOR)).kubeconfig())
-        return config
+        return json.loads(Access(server, ca, token=mint(admin, FLOOR, FLOOR)).kubeconfig())
 
     def _stop_operator(self) -> None:
-        if self.operator.alive():
-            self.operator.terminate()
+        if self.stage.process.alive():
+            self.stage.process.terminate()
 
     def _keep_log(self) -> None:
         """The operator's log outlives a failure, and only that."""
-        if sys.exc_info()[0] is not None and self.operator.log.exists():
+        if sys.exc_info()[0] is not None and self.stage.process.log.exists():
             kept = Path(tempfile.gettempdir()) / "dpu-bench-operator.log"
-            shutil.copyfile(self.operator.log, kept)
+            shutil.copyfile(self.stage.process.log, kept)
             say(f"the operator's log is kept as {kept}")
 
 
@@ -264,12 +245,7 @@ def _account(name: str, verbs: list[str]) -> list[Object]:
     ]
 
 
-def _profiling() -> dict[str, str]:
+def _more_environment() -> dict[str, str]:
     """Variables for the operator's interpreter, from `BENCH_OPERATOR_ENV` (`A=1,B=2`): to profile it where it is slow."""
     pairs = os.environ.get("BENCH_OPERATOR_ENV", "")
     return dict(pair.split("=", 1) for pair in pairs.split(",") if "=" in pair)
-
-
-def names(items: list[Object]) -> list[str]:
-    """Kinds and names, for a message."""
-    return [f"{item['kind']} {name_of(item)}" for item in items]
