@@ -83,6 +83,17 @@ async def remove(memo: Memo, uid: str, retry: int, **_: Any) -> None:
         raise kopf.TemporaryError(waits_for, delay=REMOVAL_DELAYS[min(retry, len(REMOVAL_DELAYS) - 1)])
 
 
+class NoDiffBase(kopf.DiffBaseStorage):
+    """Stores no copy of the last spec: reconciling is level-triggered, and each would be one more write and annotation."""
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """The present state, so that kopf sees no change to handle."""
+        return self.build(body=body)
+
+    def store(self, **_: Any) -> None:
+        """Nothing to keep."""
+
+
 def configure(settings: kopf.OperatorSettings) -> None:
     """Kopf's settings, each with its reason."""
     # One replica with strategy Recreate: kopf's peering would freeze both of two equals, and needs one more CRD.
@@ -92,7 +103,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     # Our names on users' objects, from the first day: changing them later handles everything again.
     settings.persistence.finalizer = FINALIZER
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX, v1=False)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=PREFIX, v1=False)
+    settings.persistence.diffbase_storage = NoDiffBase()
     # The CRD is installed before us and never changes while we run: no watch for CRDs and namespaces.
     settings.scanning.disabled = True
     settings.networking.request_timeout = 30

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from dpu_operator import plan as planning
 from dpu_operator.apply.copier import Copier
 from dpu_operator.apply.executor import Failure, execute
-from dpu_operator.kube.client import ApiError, ClusterError
+from dpu_operator.kube.client import ClusterError
 from dpu_operator.observe import credentials
 from dpu_operator.observe.infra import NamespaceFeed
+from dpu_operator.observe.shelf import is_older
 from dpu_operator.observe.tenant import TenantFeed
 from dpu_operator.plan import mirrors
 from dpu_operator.report import events, logs, status
@@ -65,7 +66,7 @@ class Session:
         self._wake = asyncio.Event()
         self._copied = False
         self._ended = 0.0
-        self._started = fleet.clock()
+        self._started = self._time()
         self._namespace = NamespaceFeed(
             fleet.cluster, self._config["metadata"]["namespace"], on_change=self._infra_changed
         )
@@ -76,7 +77,7 @@ class Session:
         self._before_tenant = TenantWorld()
         self._copies: dict[TenantKey, Ref] = {}
         self._failures = 0
-        self._status: Obj | None = None
+        self._written: Obj | None = None
 
     @property
     def _config(self) -> Obj:
@@ -104,14 +105,22 @@ class Session:
                     delay = await self._turn()
         finally:
             stop.cancel()
-            await self.close()
+            # The namespace's watches stay: a removal still looks at what is there.
+            await self._copier.close()
+            if self._tenant is not None:
+                await self._tenant.close()
+
+    @staticmethod
+    def _time() -> float:
+        """Seconds that only go forward; the clock on the wall is for what people read."""
+        return asyncio.get_running_loop().time()
 
     async def _sleep(self, stop: "asyncio.Future[Any]", delay: float | None) -> None:
         """Wait to be woken, at most `delay` seconds, then long enough that changes which belong together are there."""
         woken = asyncio.ensure_future(self._wake.wait())
         await asyncio.wait({woken, stop}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
         woken.cancel()
-        since_last = asyncio.get_running_loop().time() - self._ended
+        since_last = self._time() - self._ended
         pause = PAUSE_AFTER_COPY if self._copied else PAUSE - since_last
         if pause > 0:
             await asyncio.wait({stop}, timeout=pause)
@@ -124,7 +133,7 @@ class Session:
             try:
                 return await self._reconcile()
             finally:
-                self._ended = asyncio.get_running_loop().time()
+                self._ended = self._time()
         except ClusterError as error:
             logger.warning("The infra API server does not take our report: %s", error)
         except Exception:
@@ -156,7 +165,7 @@ class Session:
             await feed.close()
         if reading.access:
             self._tenant = TenantFeed(reading.access, namespace=namespace, on_change=self._tenant_changed)
-            self._tenant_since = self._fleet.clock()
+            self._tenant_since = self._time()
 
     def _tenant_world(self) -> TenantWorld:
         """What the watches know, and where they know nothing yet, what the ones before them knew."""
@@ -216,13 +225,13 @@ class Session:
 
     def _observed_enough(self) -> float:
         """0, or for how many seconds it is still worth waiting for first answers."""
-        now = self._fleet.clock()
+        now = self._time()
         if not (self._fleet.infra.settled and self._namespace.settled):
-            return max(0.0, PATIENCE - (now - self._started).total_seconds())
+            return max(0.0, PATIENCE - (now - self._started))
         feed = self._tenant
         if feed is None or feed.settled or feed.link.state in (LinkState.DOWN, LinkState.REFUSED):
             return 0.0
-        return max(0.0, PATIENCE - (now - self._tenant_since).total_seconds())
+        return max(0.0, PATIENCE - (now - self._tenant_since))
 
     # plan, apply, report
 
@@ -271,21 +280,24 @@ class Session:
     async def _report(self, plan: Plan) -> None:
         config, now = self._config, self._fleet.clock()
         meta = config["metadata"]
-        before = self._status if self._status is not None else config.get("status", {})
+        # Our own write may not have come back by the watch yet.
+        newest = self._written if self._written is not None and is_older(config, self._written) else config
+        before = newest.get("status") or {}
         after = status.status_of(plan, before=before, generation=meta.get("generation", 0), now=now)
         if after == {key: before.get(key) for key in after}:
-            self._status = before
             return
         ref = Ref(OVN_KUBE_CONFIG, meta["namespace"], meta["name"])
-        await self._fleet.cluster.merge_patch(ref, {"status": after}, subresource="status")
-        self._status = after
-        for condition in status.changed_conditions(plan, before):
+        self._written = await self._fleet.cluster.merge_patch(ref, {"status": after}, subresource="status")
+        changed = status.changed_conditions(plan, before)
+        for condition in changed:
             logger.info("%s=%s %s: %s", condition.type, condition.status, condition.reason, condition.message)
-            event = events.event_for(condition, config, now)
-            try:
-                await self._fleet.cluster.create(EVENT, meta["namespace"], event)
-            except ApiError as error:
-                logger.warning("An Event could not be written (HTTP %s); the status has the same.", error.status)
+        await asyncio.gather(*(self._post(events.event_for(condition, config, now)) for condition in changed))
+
+    async def _post(self, event: Obj) -> None:
+        try:
+            await self._fleet.cluster.create(EVENT, event["metadata"]["namespace"], event)
+        except ClusterError as error:
+            logger.warning("An Event could not be written; the status has the same. (%s)", error)
 
     async def remove(self) -> str:
         """One step of removal, for a resource that is being deleted. Returns '' when done, else what it waits for."""

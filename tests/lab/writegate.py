@@ -91,7 +91,10 @@ class WriteGate:
     async def _start(self) -> web.AppRunner:
         upstream = tls_context(Access("", self._cluster.trust()))
         self._session = ClientSession(
-            connector=TCPConnector(ssl=upstream, limit=0), timeout=ClientTimeout(total=None), auto_decompress=False
+            connector=TCPConnector(ssl=upstream, limit=0),
+            timeout=ClientTimeout(total=None),
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
         if self._allowed is None:
             self._opened.set()

@@ -60,9 +60,18 @@ def access(server: Server, certificates: Certificates) -> Access:
     return Access(server=f"https://127.0.0.1:{server.port}", ca_pem=certificates.authority.cert, token=TOKEN)
 
 
+@pytest.fixture
+def request_timeout() -> float:
+    """Long enough for a busy machine; `IMPATIENT` is for the tests in which a request must time out."""
+    return 3.0
+
+
+IMPATIENT = pytest.mark.parametrize("request_timeout", [0.4])
+
+
 @pytest_asyncio.fixture
-async def cluster(access: Access) -> AsyncIterator[Cluster]:
-    async with Cluster(access, request_timeout=1.0) as made:
+async def cluster(access: Access, request_timeout: float) -> AsyncIterator[Cluster]:
+    async with Cluster(access, request_timeout=request_timeout, connect_timeout=3.0) as made:
         yield made
 
 

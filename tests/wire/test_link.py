@@ -10,7 +10,7 @@ from dpu_operator.kube.client import Cluster
 from dpu_operator.kube.errors import ApiError, ClusterError, Unreachable
 from dpu_operator.kube.link import LinkGate, backoff
 from dpu_operator.world import Link, LinkState
-from tests.wire.conftest import TOKEN, Certificates, Witness
+from tests.wire.conftest import IMPATIENT, TOKEN, Certificates, Witness
 from tests.wire.server import Exchange, Server, config_map, hang, refusing
 
 
@@ -29,6 +29,7 @@ async def test_a_dead_server_costs_one_attempt_at_a_time_whoever_waits_for_it(se
     assert witness.states == [LinkState.DOWN, LinkState.UP]
 
 
+@IMPATIENT
 async def test_a_server_that_hangs_has_one_request_of_ours_at_a_time(server: Server, witness: Witness) -> None:
     server.on_list.extend([hang] * 2)
     for _ in range(8):
@@ -37,9 +38,10 @@ async def test_a_server_that_hangs_has_one_request_of_ours_at_a_time(server: Ser
     first, second, third = server.lists[:3]
     assert len({first.connection, second.connection, third.connection}) == 3
     assert witness.states == [LinkState.DOWN, LinkState.UP]
-    assert witness.links[0].message == "timed out after 1 s"
+    assert witness.links[0].message == "timed out after 0.4 s"
 
 
+@IMPATIENT
 async def test_when_all_streams_break_one_asks_first_and_the_others_wait(server: Server, witness: Witness) -> None:
     for _ in range(8):
         witness.watch()

@@ -11,7 +11,7 @@ from dpu_operator.kube.client import Cluster
 from dpu_operator.kube.errors import ApiError
 from dpu_operator.kube.listwatch import Changed
 from dpu_operator.world import LinkState, Sight
-from tests.wire.conftest import Witness
+from tests.wire.conftest import IMPATIENT, Witness
 from tests.wire.server import Exchange, Server, bookmark, config_map, hang, refusing
 
 
@@ -172,10 +172,10 @@ async def test_silence_leads_to_a_new_list(server: Server, witness: Witness) -> 
 
 
 async def test_bookmarks_alone_are_a_sign_of_life(server: Server, witness: Witness) -> None:
-    await watching(server, witness, silence=1.0)
-    for version in range(200, 215):
+    await watching(server, witness, silence=0.6)
+    for version in range(200, 220):
         await server.emit("BOOKMARK", bookmark(version))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
     assert len(server.requests) == 2
     assert len(witness.events) == 1
 
@@ -351,6 +351,7 @@ async def test_500_is_tried_again_and_is_no_verdict_on_the_link(server: Server, 
     assert witness.broken[0].sight is None
 
 
+@IMPATIENT
 async def test_a_slow_list_is_a_timeout_and_not_a_wait_for_ever(server: Server, witness: Witness) -> None:
     async def drip(exchange: Exchange) -> None:
         await exchange.start_stream()
@@ -362,9 +363,10 @@ async def test_a_slow_list_is_a_timeout_and_not_a_wait_for_ever(server: Server, 
     witness.watch()
     await witness.until(lambda: len(witness.listed) == 1)
     assert witness.links[0].state is LinkState.DOWN
-    assert witness.links[0].message == "timed out after 1 s"
+    assert witness.links[0].message == "timed out after 0.4 s"
 
 
+@IMPATIENT
 async def test_a_frozen_server_is_noticed_by_its_silence_and_judged_by_the_next_list(
     server: Server, witness: Witness
 ) -> None:

@@ -8,7 +8,6 @@ the reconciler that reads back before it decides).
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +19,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from dpu_operator.kube.access import Access
-from dpu_operator.kube.answers import Answer, Lines, failed, stripped, to_event, to_object
+from dpu_operator.kube.answers import Answer, failed, stripped, to_object
 from dpu_operator.kube.errors import ApiError, ClusterError, Unreachable
+from dpu_operator.kube.stream import Stream
 from dpu_operator.kube.transport import HTTP_ERRORS, Transport, explained
 from dpu_operator.world import FIELD_MANAGER, SELF_SUBJECT_ACCESS_REVIEW, Kind, Obj, Ref
 
@@ -179,35 +179,20 @@ class Cluster:
         label_selector: str | None = None,
         resource_version: str,
         timeout_seconds: int,
-    ) -> AsyncGenerator[tuple[str, Obj], None]:
-        """Start to watch; returns once the server has accepted, with an iterator that must be closed (`aclosing`).
+    ) -> Stream:
+        """Start to watch; returns once the server has accepted. The stream must be closed (`contextlib.aclosing`).
 
         It gives the changes since the resourceVersion: (`ADDED` | `MODIFIED` | `DELETED` | `BOOKMARK`, object), and
-        ends without an error when the server ends the stream in the regular way, which it does after
-        `timeout_seconds`. An ERROR event is raised as `ApiError`. Silence is the caller's to judge.
+        ends without an error when the server ends it in the regular way, which it does after `timeout_seconds`.
+        An ERROR event is raised as `ApiError`. Silence is the caller's to judge.
         """
         query = (
             _selection(name, label_selector)
             + f"watch=true&allowWatchBookmarks=true&timeoutSeconds={timeout_seconds}"
             + f"&resourceVersion={quote(resource_version, safe='')}"
         )
-        return self._events(await self._open(_path(kind, namespace, None), query))
-
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[tuple[str, Obj], None]:
-        failure: ClusterError | None = None
-        try:
-            lines = Lines()
-            async for chunk in response.content.iter_any():
-                for line in lines.feed(chunk):
-                    yield to_event(line, secret=self._token.value)
-            if lines.unfinished:
-                failure = Unreachable("the stream was cut in the middle of a line", sent=True)
-        except HTTP_ERRORS as error:
-            failure = self._explained(error)
-        finally:
-            response.close()
-        if failure is not None:
-            raise failure
+        response = await self._open(_path(kind, namespace, None), query)
+        return Stream(response, self._explained, secret=self._token.value)
 
     async def _call(
         self, method: str, path: str, query: str = "", *, body: Obj | None = None, content_type: str = JSON

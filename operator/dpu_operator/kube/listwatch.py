@@ -8,7 +8,7 @@ Only the regular end of a watch is no doubt; the next one goes on from the last 
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NoReturn
@@ -16,6 +16,7 @@ from typing import NoReturn
 from dpu_operator.kube.client import Cluster
 from dpu_operator.kube.errors import ApiError, ClusterError, Unreachable
 from dpu_operator.kube.link import FIRST_DELAY, LinkGate, backoff
+from dpu_operator.kube.stream import Stream
 from dpu_operator.world import Kind, LinkState, Obj, Sight
 
 WATCH_SECONDS = 1800
@@ -178,7 +179,7 @@ class ListWatch:
             # a server that ends watches at once would otherwise be asked without a pause
             await self._link.pause(backoff(self._failures - 1, first=self._first_delay, longest=SERVER_ERROR_DELAY))
 
-    async def _open(self) -> AsyncGenerator[tuple[str, Obj], None]:
+    async def _open(self) -> Stream:
         seconds = max(1, int(self._timeout_seconds * random.uniform(0.9, 1.0)))  # noqa: S311 - no secret
         async with self._link.turn():
             try:
@@ -197,7 +198,7 @@ class ListWatch:
             self._link.answered()
         return stream
 
-    async def _next(self, stream: AsyncIterator[tuple[str, Obj]]) -> tuple[str, Obj] | None:
+    async def _next(self, stream: Stream) -> tuple[str, Obj] | None:
         try:
             async with asyncio.timeout(self._silence):
                 return await anext(stream, None)

@@ -103,22 +103,11 @@ class InfraFeed:
         ours = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
         self.pools = self._feeds.add(MACHINE_CONFIG_POOL, on_change=self._changed)
         self.machine_configs = self._feeds.add(MACHINE_CONFIG, label_selector=ours, on_change=self._changed)
-        self.nodes = self._feeds.add(NODE, keep=node_essentials, on_change=self._node_changed)
+        self.nodes = self._feeds.add(NODE, keep=node_essentials, on_change=self._changed)
         self.ovnkube = self._feeds.add(DAEMON_SET, INFRA_OVN_NAMESPACE, name="ovnkube-node", on_change=self._changed)
         self._rendered: dict[str, Obj] = {}
-        self._last_nodes: dict[str, Obj] = {}
 
     def _changed(self, _: Obj | None) -> None:
-        self._on_change()
-
-    def _node_changed(self, obj: Obj | None) -> None:
-        """Wake only for what plan looks at: a heartbeat changes the resourceVersion of each Node every minutes."""
-        if obj is not None:
-            name = obj["metadata"]["name"]
-            news = _without_version(node_essentials(obj))
-            if self._last_nodes.get(name) == news:
-                return
-            self._last_nodes[name] = news
         self._on_change()
 
     @property
@@ -197,7 +186,3 @@ class NamespaceFeed:
 
     async def close(self) -> None:
         await self._feeds.close()
-
-
-def _without_version(obj: Obj) -> Obj:
-    return {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k != "resourceVersion"}}

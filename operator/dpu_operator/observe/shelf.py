@@ -111,7 +111,9 @@ class Shelf:
         if kept is None or (known is not None and not is_older(known, obj) and version_of(obj).isdigit()):
             return
         self._objects[key] = kept
-        self._on_change(obj)
+        if known is None or _content(known) != _content(kept):
+            # A heartbeat moves the resourceVersion of every Node each few minutes; that alone is no news.
+            self._on_change(obj)
 
     def _broken(self, sight: Sight | None) -> None:
         """A refusal is an answer about our rights or the type, not about the objects: those stay as last seen."""
@@ -123,6 +125,10 @@ class Shelf:
 def _key(obj: Obj) -> tuple[str, str]:
     meta = obj["metadata"]
     return meta.get("namespace", ""), meta["name"]
+
+
+def _content(obj: Obj) -> Obj:
+    return {**obj, "metadata": {**obj["metadata"], "resourceVersion": None}}
 
 
 def _versions(objects: dict[tuple[str, str], Obj]) -> dict[tuple[str, str], str]:

@@ -162,7 +162,7 @@ def _operand(
     if settings is None or absent:
         return Problem(
             "TenantObjectsIncomplete",
-            f"ovnkube-node is left as it is, because {', '.join(absent)} can't be written now. "
+            f"DaemonSet ovnkube-node is left as it is, because {', '.join(absent)} can't be written now. "
             "Look at the condition TenantObjectsSynced.",
         )
     if image.image is None:

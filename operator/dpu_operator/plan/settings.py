@@ -200,7 +200,7 @@ def _family(subnet: str, where: str) -> int:
         return ipaddress.ip_network(subnet, strict=False).version
     except ValueError:
         raise UserError(
-            f"{where} of the tenant is not a subnet ({subnet[:60]!r}).",
+            f"The tenant's {where} is not a subnet ({subnet[:60]!r}).",
             "Correct the tenant's Network.operator.openshift.io/cluster.",
         ) from None
 
@@ -212,7 +212,7 @@ def _subnet(options: Obj, family: int, *path: str) -> str:
     where = ".".join(path)
     if _family(str(value), where) != family:
         raise UserError(
-            f"{where} of the tenant is not an IPv{family} subnet ({value}).",
+            f"The tenant's {where} is not an IPv{family} subnet ({value}).",
             "Correct the tenant's Network.operator.openshift.io/cluster.",
         )
     return str(value)
@@ -256,7 +256,7 @@ def _script_env(minor: tuple[int, int], options: Obj, tenant: dict[conf.Key, str
     port = tenant.get(("default", "encap-port"), DEFAULT_ENCAP_PORT)
     if not (port.isdigit() and 0 < int(port) < 65536):
         raise UserError(
-            f"encap-port of the tenant's ovnkube.conf is not a port ({port[:20]!r}).",
+            f"The tenant's encap-port is not a port ({port[:20]!r}).",
             "Correct genevePort in the tenant's Network.operator.openshift.io/cluster.",
         )
     audit = map_at(options, "policyAuditConfig")

@@ -15,6 +15,13 @@ class _WithResource(logging.Filter):
         return True
 
 
+class _SaidBetter(logging.Filter):
+    """Drops kopf's line about a removal that still waits: it is no error, and the conditions have said the sentence."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.name.startswith("kopf") and "failed temporarily" in record.getMessage())
+
+
 class TextFormatter(logging.Formatter):
     """`time level resource: message`, for people."""
 
@@ -52,6 +59,7 @@ def configure(*, style: str, verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     handler.addFilter(_WithResource())
+    handler.addFilter(_SaidBetter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
