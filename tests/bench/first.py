@@ -1,14 +1,14 @@
 """From the creation of a resource to the last of its objects, against the bare writes of the same objects."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.bench.figures import ms, percentile, ratio
 from tests.bench.process import Floor
 from tests.bench.project import applied
 from tests.bench.scene import RESOURCE, TENANT, WRITER, Scene, say
-from tests.bench.trail import Entry, Trail, first_writes
+from tests.bench.trail import Entry, Trail, begun, first_writes
 from tests.lab.client import Object, kind_of, name_of
 from tests.lab.stage import CONFIG
 from tests.lab.waiting import eventually
@@ -39,13 +39,13 @@ def first_apply(scene: Scene, writer: Floor, *, samples: int) -> tuple[Raw, Raw]
     creation to the answer of the last object's first write. The floor's is the sum of its own requests, from sending to
     answer, of the fields that the operator applied and in its order, one at a time on a warm connection.
     """
-    trail = Trail(scene.infra.audit_log)
+    trails = scene.trails()
     operator: list[float] = []
     bare: list[float] = []
     looks: list[Raw] = []
     for turn in range(samples + 1):
         _clear(scene)
-        took, made, look = _create(scene, trail)
+        took, made, look = _create(scene, trails)
         writes = _same_writes(scene, made)
         _clear(scene)
         sequence = writer.apply(writes)
@@ -69,10 +69,11 @@ def first_apply(scene: Scene, writer: Floor, *, samples: int) -> tuple[Raw, Raw]
     return {"first_apply_ratio": ratio(median, floor)}, raw
 
 
-def _create(scene: Scene, trail: Trail) -> tuple[float, list[Entry], Raw]:
+def _create(scene: Scene, trails: Mapping[str, tuple[Trail, str]]) -> tuple[float, list[Entry], Raw]:
     """Create the resource and wait until its last object is there."""
-    trail.skip()
-    user = scene.stage.account.user
+    for each, _ in trails.values():
+        each.skip()
+    trail, user = trails["infra"]
     entries: list[Entry] = []
     scene.create()
 
@@ -88,20 +89,25 @@ def _create(scene: Scene, trail: Trail) -> tuple[float, list[Entry], Raw]:
     created = next(entry for entry in entries if entry.resource == "ovnkubeconfigs" and entry.verb == "create")
     made = sorted(first_writes(entries, user).values(), key=lambda entry: entry.received)
     end = max(entry.answered for entry in made)
-    own = sorted((entry for entry in entries if entry.user == user), key=lambda entry: entry.received)
-    again = sum(entry.makes_an_object for entry in own) - len(made)
-    look = {"objects": len(made), "written_again": again, "requests": _timeline(own, created.received, end)}
+    again = sum(entry.user == user and entry.makes_an_object for entry in entries) - len(made)
+    tenant, tenant_user = trails["tenant"]
+    seen = {"infra": begun(entries, user, created.received, end)}
+    seen["tenant"] = begun(tenant.read(), tenant_user, created.received, end)
+    look = {"objects": len(made), "written_again": again, "requests": _timeline(seen, created.received)}
     return end - created.received, made, look
 
 
-def _timeline(own: list[Entry], began: float, end: float) -> list[str]:
-    """The operator's requests between the creation and the last object: where the time goes."""
-    return [
-        f"{ms(entry.received - began)} +{ms(entry.answered - entry.received)} {entry.verb} {entry.place}"
-        + (f"/{entry.subresource}" if entry.subresource else "")
-        for entry in own
-        if began <= entry.received <= end
+def _timeline(seen: Mapping[str, list[Entry]], began: float) -> list[str]:
+    """The operator's requests between the creation and the last object: where the time goes.
+
+    Each with the milliseconds since the creation and, after the +, what the API server took.
+    """
+    lines = [
+        (entry.received, f"{ms(entry.received - began)} +{ms(entry.answered - entry.received)} {name} {entry}")
+        for name, entries in seen.items()
+        for entry in entries
     ]
+    return [line for _, line in sorted(lines)]
 
 
 def _same_writes(scene: Scene, made: list[Entry]) -> list[tuple[str, Object]]:

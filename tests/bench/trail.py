@@ -37,6 +37,9 @@ class Entry:
     def place(self) -> str:
         return "/".join(part for part in (self.resource, self.namespace, self.name) if part)
 
+    def __str__(self) -> str:
+        return f"{self.verb} {self.place or self.uri}" + (f"/{self.subresource}" if self.subresource else "")
+
     @property
     def makes_an_object(self) -> bool:
         """Whether it is a successful write of one of the objects that the operator is there to make."""

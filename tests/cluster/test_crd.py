@@ -3,6 +3,7 @@
 The sentences stand here in full, so that a changed one is a decision.
 """
 
+import contextlib
 import copy
 from collections.abc import Iterator
 
@@ -185,7 +186,7 @@ def test_defaults_are_filled_in_and_are_those_of_the_code(created: Object) -> No
 
 def test_a_misspelt_field_is_refused_in_strict_mode(api: Client) -> None:
     path = api.resource(KIND).path(SPACE)
-    with pytest.raises(ApiError, match='unknown field "spec.pollName"'):
+    with pytest.raises(ApiError, match=r'unknown field "spec\.pollName"'):
         api.request("POST", path, resource("strict", pollName="x"), query="fieldValidation=Strict")
 
 
@@ -219,11 +220,11 @@ def test_a_patch_of_the_resource_itself_does_not_reach_the_status(api: Client, c
 def test_conditions_are_a_map_by_type_so_that_two_appliers_do_not_meet(api: Client, created: Object) -> None:
     one = status(condition("MachineConfigApplied", Truth.TRUE))["conditions"]
     two = status(condition("OvnKubeReady", Truth.FALSE))["conditions"]
-    mine = Client(api.access, field_manager="one")
-    yours = Client(api.access, field_manager="two")
     bare = {key: value for key, value in resource().items() if key != "spec"}
-    mine.apply({**bare, "status": {"conditions": one}}, "status")
-    both = yours.apply({**bare, "status": {"conditions": two}}, "status")
+    with contextlib.closing(Client(api.access, field_manager="one")) as mine:
+        mine.apply({**bare, "status": {"conditions": one}}, "status")
+    with contextlib.closing(Client(api.access, field_manager="two")) as yours:
+        both = yours.apply({**bare, "status": {"conditions": two}}, "status")
     assert [each["type"] for each in both["status"]["conditions"]] == ["MachineConfigApplied", "OvnKubeReady"]
 
 
@@ -262,7 +263,8 @@ def test_kubectl_get_shows_the_conditions_that_matter(api: Client, created: Obje
         condition("Degraded", Truth.TRUE),
     )
     api.patch(KIND, "cluster", {"status": wanted}, SPACE, subresource="status")
-    table = TableClient(api.access).request("GET", api.resource(KIND).path(SPACE))
+    with contextlib.closing(TableClient(api.access)) as kubectl:
+        table = kubectl.request("GET", api.resource(KIND).path(SPACE))
     columns = table["columnDefinitions"]
     shown = {c["name"]: cell for c, cell in zip(columns, table["rows"][0]["cells"], strict=True)}
     assert [c["name"] for c in columns if c["priority"] == 0] == [

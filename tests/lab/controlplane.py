@@ -141,7 +141,9 @@ class ControlPlane:
             f"--service-account-signing-key-file={made / 'accounts.key'}",
             f"--audit-policy-file={self.folder / 'audit-policy.json'}", f"--audit-log-path={self.audit_log}",
             # blocking: a test that reads the log right after a request finds it there.
-            "--audit-log-mode=blocking", "--profiling=false",
+            "--audit-log-mode=blocking",
+            # Watches are asked to end when the server does; without it a restart waits for them.
+            "--shutdown-watch-termination-grace-period=300ms", "--profiling=false",
         ])  # fmt: skip
 
     def wait_api(self, timeout: float = 60) -> None:

@@ -1,6 +1,7 @@
 """What the client sends, and what it makes of each answer, good or bad."""
 
 import asyncio
+import contextlib
 import json
 import socket
 
@@ -322,6 +323,14 @@ async def test_a_cancelled_request_leaves_no_connection(server: Server, cluster:
         await task
     await cluster.version()
     assert server.requests[0].connection != server.requests[1].connection
+
+
+async def test_an_idle_connection_costs_little_memory(server: Server, cluster: Cluster) -> None:
+    stream = await cluster.watch(CONFIG_MAP, "tenant", resource_version="1", timeout_seconds=9)
+    async with contextlib.aclosing(stream):
+        connection = stream._response.connection
+        assert connection is not None
+        assert len(connection.transport._ssl_protocol._ssl_buffer) <= 32 * 1024  # type: ignore[union-attr]
 
 
 async def test_a_vanished_peer_is_noticed_by_the_kernel(access: Access) -> None:

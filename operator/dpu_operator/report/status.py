@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from dpu_operator.world import Condition, Obj, Plan
+from dpu_operator.world import Condition, Obj, Plan, kind_of
 
 
 def status_of(plan: Plan, *, before: Obj, generation: int, now: dt.datetime) -> Obj:
@@ -19,8 +19,19 @@ def status_of(plan: Plan, *, before: Obj, generation: int, now: dt.datetime) -> 
             "configured": counts.configured,
             "unwell": list(counts.unwell[:20]),
         },
+        "relatedObjects": [_related(obj) for obj in plan.desired if obj["kind"] in _WORTH_A_LOOK],
         **{key: plan.facts.get(key) or before.get(key, "") for key in ("topology", "tenantVersion", "image")},
     }
+
+
+_WORTH_A_LOOK = ("DaemonSet", "MachineConfig")
+"""The copies and settings are many, and the conditions name them when something is wrong with one."""
+
+
+def _related(obj: Obj) -> Obj:
+    kind, meta = kind_of(obj), obj["metadata"]
+    where = {"namespace": meta["namespace"]} if kind.namespaced else {}
+    return {"group": kind.group, "resource": kind.plural, **where, "name": meta["name"]}
 
 
 def _condition(condition: Condition, before: Obj | None, generation: int, now: dt.datetime) -> Obj:

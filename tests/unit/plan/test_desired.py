@@ -225,7 +225,7 @@ def mutate(tree: Any, path: list[int], value: Any) -> Any:
     return value
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(["interconnect", "central"]),
     st.sampled_from([*TenantKey, None]),

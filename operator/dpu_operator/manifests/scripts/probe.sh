@@ -5,6 +5,7 @@ HERE=$(dirname "${BASH_SOURCE[0]}")
 K8S_NODE=${K8S_NODE:-probe}
 # shellcheck source=lib.sh
 source "${HERE}/lib.sh"
+HEALTHZ_PORT=${HEALTHZ_PORT:-10256}
 
 ask() {
   ovn-appctl --timeout=4 -t "$@"
@@ -28,11 +29,11 @@ nbdb | sbdb)
 ovnkube-alive)
   # Without a tenant node it waits, which is not a reason to be killed.
   [[ -e "${WAITING}" ]] && exit 0
-  http_get 10256 /healthz
+  http_get "${HEALTHZ_PORT}" /healthz
   [[ "${HTTP_STATUS}" == 200 ]]
   ;;
 ovnkube-ready)
-  http_get 10256 /healthz
+  http_get "${HEALTHZ_PORT}" /healthz
   [[ "${HTTP_STATUS}" == 200 ]]
   ;;
 *)
