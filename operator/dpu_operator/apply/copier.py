@@ -29,9 +29,12 @@ class Copier:
         self._wrote = wrote
         self._waiting: dict[Ref, Callable[[], Apply]] = {}
         self._tasks: dict[Ref, asyncio.Task[None]] = {}
+        self._closed = False
 
     def offer(self, ref: Ref, step: Callable[[], Apply]) -> None:
         """Write this as soon as the write under way for the same place is done; the newest offer wins."""
+        if self._closed:  # a watch that is being closed may bring one more event
+            return
         self._waiting[ref] = step
         if ref not in self._tasks:
             self._tasks[ref] = asyncio.create_task(self._work(ref), name=f"copy {ref}")
@@ -50,6 +53,7 @@ class Copier:
 
     async def close(self) -> None:
         """Give up what waits; a write under way is awaited no longer."""
+        self._closed = True
         self._waiting.clear()
         tasks = list(self._tasks.values())
         for task in tasks:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from dpu_operator.kube.client import ApiError, Cluster, ClusterError
-from dpu_operator.world import DAEMON_SET, MACHINE_CONFIG, Apply, Delete, Obj, Ref, Step
+from dpu_operator.world import DAEMON_SET, MACHINE_CONFIG, SECRET, Apply, Delete, Obj, Ref, Step
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +25,12 @@ class Failure:
     def sentence(self) -> str:
         """What could not be written and why. An API server's message may quote the object: for a Secret it is left out."""
         if isinstance(self.error, ApiError):
-            quiet = self.step.ref.kind.kind == "Secret"
+            quiet = self.step.ref.kind == SECRET
             why = f"HTTP {self.error.status} {self.error.reason}" + ("" if quiet else f": {self.error.message}")
         else:
             why = str(self.error)
-        return f"{self.step.ref} could not be written ({why.rstrip('.')})."
+        done = "written" if isinstance(self.step, Apply) else "deleted"
+        return f"{self.step.ref} could not be {done} ({why.rstrip('.')})."
 
 
 async def execute(
@@ -84,7 +85,8 @@ async def apply(step: Apply, cluster: Cluster) -> Obj:
     without it: had somebody made it meanwhile, the API server answers 409 and it stays as it is.
     """
     if step.drop_keys:
-        nulls: Obj = {field: dict.fromkeys(step.drop_keys) for field in ("data", "binaryData") if field in step.object}
+        fields = ("data",) if step.ref.kind == SECRET else ("data", "binaryData")
+        nulls: Obj = {field: dict.fromkeys(step.drop_keys) for field in fields}
         await cluster.merge_patch(step.ref, nulls)
     return await cluster.apply(step.ref, step.object, force=step.replaces)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dpu_operator.kube.client import ApiError, Cluster, ClusterError
 from dpu_operator.kube.vetting import Access, vet
-from dpu_operator.observe import tenant
+from dpu_operator.observe.essentials import ALWAYS
 from dpu_operator.world import NODE, Ref, TenantKey
 from dpu_shared.errors import UserError
 
@@ -60,7 +60,7 @@ async def _try(access: Access, namespace: str) -> tuple[str, list[Line]]:
     cluster = Cluster(access)
     try:
         version = str((await cluster.version()).get("gitVersion", "unknown"))
-        wanted = [(key.ref(namespace), "always") for key in tenant.ALWAYS]
+        wanted = [(key.ref(namespace), "always") for key in ALWAYS]
         wanted += [(Ref(NODE, None, ""), "always")]
         wanted += [(key.ref(namespace), "central OVN") for key in _CENTRAL]
         return version, list(await asyncio.gather(*(_line(cluster, ref, needed) for ref, needed in wanted)))

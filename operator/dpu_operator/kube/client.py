@@ -15,7 +15,6 @@ from typing import Self
 from urllib.parse import quote
 
 import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
 from dpu_operator.kube.access import Access
@@ -112,9 +111,7 @@ class Cluster:
         query = selection
         for _ in range(PAGE_LIMIT):
             page = await self._call("GET", path, query)
-            metadata, found = page.get("metadata"), page.get("items") or []
-            if not isinstance(metadata, dict) or not isinstance(found, list) or not all(map(_is_object, found)):
-                raise Unreachable("what the server sent is not a list of objects", sent=True)
+            metadata, found = _list_parts(page)
             items += [{"apiVersion": kind.api_version, "kind": kind.kind} | stripped(item) for item in found]
             following = metadata.get("continue")
             if not following:
@@ -237,9 +234,7 @@ class Cluster:
     ) -> aiohttp.ClientResponse:
         if self._closed:
             raise Unreachable("the client was closed")
-        headers = CIMultiDict(
-            {"Accept": JSON, "Accept-Encoding": "identity", "User-Agent": USER_AGENT} | self._token.header()
-        )
+        headers = {"Accept": JSON, "Accept-Encoding": "identity", "User-Agent": USER_AGENT} | self._token.header()
         if data is not None:
             headers["Content-Type"] = content_type
         return await self._transport.session.request(
@@ -305,6 +300,17 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             raise Unreachable(f"the answer is larger than {BODY_LIMIT >> 20} MiB", sent=True)
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _list_parts(page: Obj) -> tuple[Obj, list[Obj]]:
+    """Metadata and items. Anything that is not surely a list is no empty list: absence is concluded from it."""
+    metadata, found = page.get("metadata"), page.get("items", ())
+    if found is None:
+        found = []  # how Go writes an empty list
+    is_list = str(page.get("kind", "")).endswith("List") and isinstance(found, list) and all(map(_is_object, found))
+    if is_list and isinstance(metadata, dict):
+        return metadata, found
+    raise Unreachable("what the server sent is not a list of objects", sent=True)
 
 
 def _is_object(item: object) -> bool:

@@ -34,7 +34,7 @@ def read_document(raw: bytes) -> Mapping:
     if len(raw) > SIZE_LIMIT:
         raise UserError("The kubeconfig is larger than 1 MiB.", "Keep only the one context that is needed.")
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:

@@ -3,6 +3,7 @@
 Nothing else is trusted to find out what was missed: a stream that broke off, an error in it, silence, or a
 resourceVersion that went back (a restore from backup) all end in a complete list, so that what is not in it is gone.
 Only the regular end of a watch is no doubt; the next one goes on from the last resourceVersion, without a list.
+That a single named object was deleted is a doubt too: it may be there again by now, and a list tells.
 """
 
 import asyncio
@@ -43,7 +44,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """One change; `type` is ADDED, MODIFIED or DELETED. An ADDED may come for an object that is known already."""
+    """One change; `type` is ADDED, MODIFIED or DELETED. An ADDED may come for an object that is known already.
+
+    DELETED is told of the objects of a collection only; that a single named object is gone, the next `Listed` tells.
+    """
 
     type: str
     object: Obj
@@ -133,11 +137,15 @@ class ListWatch:
             listing = True
             try:
                 yield await self._list()
-                listing = False
-                while True:
+                listing = deleted = False
+                while not deleted:
                     async with aclosing(self._watch()) as changes:
                         async for change in changes:
+                            deleted = bool(self._name) and change.type == "DELETED"
+                            if deleted:
+                                break
                             yield change
+                continue
             except ClusterError as error:
                 # frames hold requests, and a broken stream may be shown for a long time
                 failure = error.with_traceback(None)

@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from dpu_operator.observe import infra as infra_watch
-from dpu_operator.observe import tenant as tenant_watch
+from dpu_operator.observe.essentials import INFRA_OVN_NAMESPACE, WRITTEN_KINDS, infra_node, tenant_node
 from dpu_operator.world import (
     CONFIG_MAP,
     DAEMON_SET,
@@ -111,7 +110,7 @@ _Loader.yaml_implicit_resolvers = {
 def tenant_world(objects: Mapping[Ref, Obj], *, namespace: str) -> TenantWorld:
     """What the watches would know of a tenant with exactly these objects."""
     seen = {key: _seen(objects, key.ref(namespace)) for key in TenantKey}
-    nodes = tuple(tenant_watch.node_essentials(obj) for ref, obj in objects.items() if ref.kind == NODE)
+    nodes = tuple(tenant_node(obj) for ref, obj in objects.items() if ref.kind == NODE)
     return TenantWorld(
         credential=Credential(seen=Sight.PRESENT, what="folder"),
         link=Link(state=LinkState.UP),
@@ -126,18 +125,18 @@ def infra_world(config: Obj, objects: Mapping[Ref, Obj], *, images: Mapping[str,
     namespace, spec = config["metadata"]["namespace"], config["spec"]
     pool = _seen(objects, Ref(MACHINE_CONFIG_POOL, None, spec["poolName"]))
     rendered = (pool.object or {}).get("spec", {}).get("configuration", {}).get("name", "")
-    ours = (*infra_watch.WRITTEN_KINDS, MACHINE_CONFIG)
+    ours = (*WRITTEN_KINDS, MACHINE_CONFIG)
     return InfraWorld(
         config=config,
         pool=pool,
         node_credential=Credential(seen=Sight.PRESENT, what="folder"),
         env_overrides=_seen(objects, Ref(CONFIG_MAP, namespace, "env-overrides")),
-        nodes=tuple(infra_watch.node_essentials(obj) for ref, obj in objects.items() if ref.kind == NODE),
+        nodes=tuple(infra_node(obj) for ref, obj in objects.items() if ref.kind == NODE),
         nodes_sight=Sight.PRESENT,
         rendered=_seen(objects, Ref(MACHINE_CONFIG, None, rendered)),
         live={r: o for r, o in objects.items() if r.kind in ours and r.namespace in (namespace, None)},
         live_complete=True,
-        infra_ovnkube=_seen(objects, Ref(DAEMON_SET, infra_watch.INFRA_OVN_NAMESPACE, "ovnkube-node")),
+        infra_ovnkube=_seen(objects, Ref(DAEMON_SET, INFRA_OVN_NAMESPACE, "ovnkube-node")),
         images=images,
         now=now,
     )

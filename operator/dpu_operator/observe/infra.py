@@ -6,48 +6,21 @@ from collections.abc import Callable, Mapping
 from dpu_operator.kube.client import ApiError, Cluster, ClusterError
 from dpu_operator.kube.link import LinkGate
 from dpu_operator.kube.listwatch import ListWatch
+from dpu_operator.observe.essentials import INFRA_OVN_NAMESPACE, WRITTEN_KINDS, infra_node
 from dpu_operator.observe.shelf import Shelf
 from dpu_operator.world import (
-    CONFIG_MAP,
     DAEMON_SET,
     FIELD_MANAGER,
     MACHINE_CONFIG,
     MACHINE_CONFIG_POOL,
     MANAGED_BY_LABEL,
     NODE,
-    ROLE_BINDING,
-    SECRET,
-    SERVICE_ACCOUNT,
     Kind,
     Obj,
     Ref,
     Seen,
     Sight,
 )
-
-INFRA_OVN_NAMESPACE = "openshift-ovn-kubernetes"
-WRITTEN_KINDS = (CONFIG_MAP, SECRET, SERVICE_ACCOUNT, ROLE_BINDING, DAEMON_SET)
-"""The namespaced kinds that plan may write; all of them are watched whole, since a foreign object can bear our name."""
-
-
-def node_essentials(node: Obj) -> Obj:
-    """An infra Node without its image list and what the kubelet's heartbeat moves: they are no news to anybody."""
-    meta, status = node["metadata"], node.get("status", {})
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {k: v for k, v in meta.items() if k != "managedFields"},
-        "spec": {k: v for k, v in node.get("spec", {}).items() if k in ("unschedulable", "taints")},
-        "status": {
-            "addresses": status.get("addresses", []),
-            "conditions": [_steady(condition) for condition in status.get("conditions", [])],
-            "nodeInfo": status.get("nodeInfo", {}),
-        },
-    }
-
-
-def _steady(condition: Obj) -> Obj:
-    return {k: v for k, v in condition.items() if k != "lastHeartbeatTime"}
 
 
 class Feeds:
@@ -72,7 +45,7 @@ class Feeds:
         on_change: Callable[[Obj | None], None],
         name: str | None = None,
         label_selector: str | None = None,
-        keep: Callable[[Obj], Obj | None] = lambda obj: obj,
+        keep: Callable[[Obj], Obj] = lambda obj: obj,
     ) -> Shelf:
         """Start one more watch."""
         source = ListWatch(self.cluster, kind, namespace, name=name, label_selector=label_selector, link=self._gate)
@@ -103,7 +76,7 @@ class InfraFeed:
         ours = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
         self.pools = self._feeds.add(MACHINE_CONFIG_POOL, on_change=self._changed)
         self.machine_configs = self._feeds.add(MACHINE_CONFIG, label_selector=ours, on_change=self._changed)
-        self.nodes = self._feeds.add(NODE, keep=node_essentials, on_change=self._changed)
+        self.nodes = self._feeds.add(NODE, keep=infra_node, on_change=self._changed)
         self.ovnkube = self._feeds.add(DAEMON_SET, INFRA_OVN_NAMESPACE, name="ovnkube-node", on_change=self._changed)
         self._rendered: dict[str, Obj] = {}
 

@@ -1,5 +1,6 @@
 """What one list-watch has told so far, and whether it can be believed."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing
@@ -8,6 +9,9 @@ from dpu_operator.kube.listwatch import Broken, Changed, Listed, ListWatch
 from dpu_operator.world import Obj, Ref, Seen, Sight
 
 logger = logging.getLogger(__name__)
+
+RESTART_DELAY = 5.0
+"""Seconds until a watch that failed by a defect of ours is tried again."""
 
 
 def version_of(obj: Obj) -> str:
@@ -30,7 +34,7 @@ class Shelf:
     Args:
         source: the list-watch; the shelf alone consumes it.
         on_change: called with the object that changed (None: several may have), never for an echo of our own write.
-        keep: reduces an object to what is needed, or to None where nothing of it is.
+        keep: reduces an object to what is needed.
 
     """
 
@@ -39,7 +43,7 @@ class Shelf:
         source: ListWatch,
         *,
         on_change: Callable[[Obj | None], None],
-        keep: Callable[[Obj], Obj | None] = lambda obj: obj,
+        keep: Callable[[Obj], Obj] = lambda obj: obj,
     ) -> None:
         self._source = source
         self._on_change = on_change
@@ -74,12 +78,20 @@ class Shelf:
             self._objects.pop(key, None)
             return
         known = self._objects.get(key)
-        reduced = self._keep(obj)
-        if reduced is not None and (known is None or not is_older(obj, known)):
-            self._objects[key] = reduced
+        if known is None or not is_older(obj, known):
+            self._objects[key] = self._keep(obj)
 
     async def run(self) -> None:
         """Follow the source until cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except Exception:
+                # A watch that ended here unseen would leave an operator that runs and hears nothing.
+                logger.exception("Watching %s failed. Please report it; it starts again with a list.", self._source)
+            await asyncio.sleep(RESTART_DELAY)
+
+    async def _follow(self) -> None:
         async with aclosing(self._source.events()) as events:
             async for event in events:
                 match event:
@@ -92,7 +104,7 @@ class Shelf:
                         self._broken(sight)
 
     def _replace(self, items: Iterable[Obj]) -> None:
-        fresh = {_key(obj): kept for obj in items if (kept := self._keep(obj)) is not None}
+        fresh = {_key(obj): self._keep(obj) for obj in items}
         same = self.complete and _versions(fresh) == _versions(self._objects)
         self._objects = fresh
         self.sight = Sight.PRESENT
@@ -107,10 +119,9 @@ class Shelf:
                 del self._objects[key]
                 self._on_change(obj)
             return
-        kept = self._keep(obj)
-        if kept is None or (known is not None and not is_older(known, obj) and version_of(obj).isdigit()):
+        if known is not None and not is_older(known, obj) and version_of(obj).isdigit():
             return
-        self._objects[key] = kept
+        self._objects[key] = kept = self._keep(obj)
         if known is None or _content(known) != _content(kept):
             # A heartbeat moves the resourceVersion of every Node each few minutes; that alone is no news.
             self._on_change(obj)

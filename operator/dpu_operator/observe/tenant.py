@@ -7,33 +7,9 @@ from dpu_operator.kube.client import Cluster
 from dpu_operator.kube.link import LinkGate
 from dpu_operator.kube.listwatch import ListWatch
 from dpu_operator.kube.vetting import Access
+from dpu_operator.observe.essentials import ALWAYS, tenant_node
 from dpu_operator.observe.shelf import Shelf
 from dpu_operator.world import NODE, Credential, Link, Obj, Sight, TenantKey, TenantWorld
-
-ALWAYS = (
-    TenantKey.OVNKUBE_CONFIG,
-    TenantKey.ROOT_CA,
-    TenantKey.NODE_DAEMON_SET,
-    TenantKey.DPU_HOST_DAEMON_SET,
-    TenantKey.OPERATOR_NETWORK,
-    TenantKey.CLUSTER_VERSION,
-)
-"""What tells the topology and is needed in each."""
-
-_NODE_ANNOTATIONS = ("k8s.ovn.org/", "dpu.openshift.io/")
-
-
-def node_essentials(node: Obj) -> Obj:
-    """A tenant Node without what grows: images, volumes and the annotations of others."""
-    meta = node["metadata"]
-    annotations = {k: v for k, v in meta.get("annotations", {}).items() if k.startswith(_NODE_ANNOTATIONS)}
-    kept = ("name", "uid", "labels", "creationTimestamp", "resourceVersion")
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {**{k: meta[k] for k in kept if k in meta}, "annotations": annotations},
-        "status": {"addresses": node.get("status", {}).get("addresses", [])},
-    }
 
 
 class TenantFeed:
@@ -59,7 +35,7 @@ class TenantFeed:
         self._nodes = Shelf(
             ListWatch(self._cluster, NODE, link=self._gate),
             on_change=lambda _: on_change(None, None),
-            keep=node_essentials,
+            keep=tenant_node,
         )
         self._start(self._nodes, "nodes")
         self.want(ALWAYS)

@@ -13,7 +13,7 @@ from dpu_operator.plan.mapping import NodeMapping, map_nodes
 from dpu_operator.plan.mirrors import mirror_one, mirror_ref, required
 from dpu_operator.plan.nodevars import node_env_ref, tenant_nodes
 from dpu_operator.plan.objects import owner_meta, text_at
-from dpu_operator.plan.topology import Detection, detect
+from dpu_operator.plan.topology import Detection, Topology, detect
 from dpu_operator.world import (
     DAEMON_SET,
     MACHINE_CONFIG,
@@ -76,7 +76,7 @@ def plan(infra: InfraWorld, tenant: TenantWorld, *, tree: machineconfig.Tree) ->
             "image": image.image or "",
         },
         counts=_counts(members, mapping, host),
-        tenant_keys=required(detection.topology) if detection.topology else (),
+        tenant_keys=_tenant_keys(tenant, detection),
         copies={key: ref for key, ref in copies.items() if ref not in foreign},
         wake_at=_wake_at(infra, tenant, judged),
     )
@@ -106,9 +106,8 @@ def with_failures(plan_: Plan, failures: tuple[str, ...]) -> Plan:
     """The plan's report, with writes that failed: they are on Degraded, whatever else is well."""
     if not failures:
         return plan_
-    message = f"{failures[0]} It is tried again." + (
-        f" So are {len(failures) - 1} others." if len(failures) > 1 else ""
-    )
+    others = {1: "", 2: " So is 1 other."}.get(len(failures), f" So are {len(failures) - 1} others.")
+    message = f"{failures[0]} It is tried again.{others}"
     degraded = Condition("Degraded", Truth.TRUE, "WriteFailed", message)
     return dataclasses.replace(
         plan_, conditions=tuple(degraded if c.type == "Degraded" else c for c in plan_.conditions)
@@ -151,6 +150,16 @@ def _machine_config(
     except UserError as error:
         return None, str(error)
     return made, ""
+
+
+def _tenant_keys(tenant: TenantWorld, detection: Detection) -> tuple[TenantKey, ...]:
+    """What to watch besides that which tells the topology: its copies, and where it may be central what proves that."""
+    needed = required(detection.topology) if detection.topology else ()
+    if detection.settled and detection.topology is not Topology.CENTRAL:
+        return needed
+    if tenant.object(TenantKey.NODE_DAEMON_SET) is None:
+        return needed
+    return (*needed, TenantKey.MASTER_DAEMON_SET, TenantKey.DB_SERVICE)
 
 
 def _copies(infra: InfraWorld, detection: Detection, desired: Mapping[Ref, Obj]) -> dict[TenantKey, Ref]:

@@ -24,7 +24,7 @@ MOVING = frozenset(
     {"WaitingForRender", "Updating", "NotCreated", "Outdated", "RollingOut", "Syncing", "Progressing", "StaleReport"}
     | {"FollowingTenant"}
 )
-IDLE = frozenset({"NoMachines", "NotReported"})
+IDLE = frozenset({"NoMachines", "NotReported", "WaitingForTenant"})
 SLOW = frozenset({"NoPodReady", "SomePodsNotReady"})
 """Usual for a while (a pod starts, a DPU reboots), and a defect when it lasts."""
 PATIENCE = dt.timedelta(minutes=10)

@@ -15,9 +15,10 @@ ServiceAccount token may live for an hour, and is renewed by whoever made it."""
 
 
 def warning_time(credential: Credential, issued: dt.datetime | None = None) -> dt.datetime | None:
-    """From when on a credential expires soon; None where it has no end. Without `issued`, WARN before its end."""
+    """From when on a credential expires soon; None where it has no end. With `issued` unknown, WARN before its end."""
     if credential.expires is None:
         return None
+    issued = issued or credential.issued
     warn = WARN if issued is None else min(WARN, (credential.expires - issued) / SHORT_LIVED_SHARE)
     return credential.expires - max(warn, dt.timedelta(0))
 
@@ -39,7 +40,8 @@ def api_server_unreachable(tenant: TenantWorld) -> Condition:
     server = link.server or "of the tenant"
     match link.state:
         case LinkState.UP:
-            message = f"The API server {server} answers{_since(link)}."
+            # Since when is the condition's own lastTransitionTime; a time here would be news at each restart.
+            message = f"The API server {server} answers."
             return Condition(UNREACHABLE, Truth.FALSE, "Reachable", message)
         case LinkState.REFUSED:
             message = f"The API server {server} answers, but refuses the credential. See TenantCredentialsValid."
@@ -62,7 +64,7 @@ def credentials_valid(infra: InfraWorld, tenant: TenantWorld, issued: dt.datetim
     Args:
         infra: names the Secrets, and the present time.
         tenant: our credential and what its use gave.
-        issued: when our credential was issued, where that is known.
+        issued: when our credential was issued, where it does not say so itself.
 
     """
     name = text_at(infra.spec, "kubeConfigFile")
@@ -75,10 +77,11 @@ def credentials_valid(infra: InfraWorld, tenant: TenantWorld, issued: dt.datetim
     what = f"The {tenant.credential.what or 'credential'} in Secret {infra.namespace}/{name}"
     if tenant.link.state is LinkState.REFUSED:
         return _invalid("Unauthorized", f"{what} is refused by the tenant's API server. Put a new kubeconfig into it.")
-    soon = warning_time(tenant.credential, issued)
-    if soon is not None and soon <= infra.now:
-        end = _date(tenant.credential.expires)
-        return _invalid("ExpiresSoon", f"{what} expires on {end}. Put a new kubeconfig into it before that.")
+    soon = _soon(f"Secret {infra.namespace}/{name}", tenant.credential, infra.now, issued)
+    if soon is None and node_name and node_name != name:
+        soon = _soon(f"Secret {infra.namespace}/{node_name}", infra.node_credential, infra.now)
+    if soon is not None:
+        return soon
     end = f"expires on {_date(tenant.credential.expires)}" if tenant.credential.expires else "has no end that shows"
     if tenant.link.state is LinkState.UP:
         return Condition(VALID, Truth.TRUE, "Valid", f"{what} is accepted by the tenant's API server, and {end}.")
@@ -106,6 +109,14 @@ def _problem(secret: str, credential: Credential, now: dt.datetime) -> Condition
         what = f"The {credential.what or 'credential'} in {secret}"
         return _invalid("Expired", f"{what} expired on {_date(credential.expires)}. Put a new kubeconfig into it.")
     return None
+
+
+def _soon(secret: str, credential: Credential, now: dt.datetime, issued: dt.datetime | None = None) -> Condition | None:
+    warn = warning_time(credential, issued)
+    if warn is None or warn > now:
+        return None
+    what = f"The {credential.what or 'credential'} in {secret} expires on {_date(credential.expires)}"
+    return _invalid("ExpiresSoon", f"{what}. Put a new kubeconfig into it before that.")
 
 
 def _invalid(reason: str, message: str) -> Condition:

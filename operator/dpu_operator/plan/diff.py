@@ -23,8 +23,6 @@ def differs(desired: Obj, live: Obj) -> str:
     if _annotations(desired).get(HASH_ANNOTATION) != _annotations(live).get(HASH_ANNOTATION):
         return f"metadata.annotations[{HASH_ANNOTATION}]"  # cheap, and covers a field that we no longer want
     for key, want in desired.items():
-        if key == "status":
-            continue
         if exact and key in _EXACT:
             path = _exact(want or {}, live.get(key) or {}, key)
         else:

@@ -1,7 +1,7 @@
 """The MachineConfig of a pool: the tree `systemd/`, packed, plus the host configuration and the agent's image.
 
 All of it that may change lies below /etc/dpu-network-operator, so that an administrator can name that one folder in a
-NodeDisruptionPolicy and have changes applied without a reboot (docs/install.md).
+NodeDisruptionPolicy and have changes applied without a reboot (systemd/README.md has one).
 """
 
 import base64
@@ -75,7 +75,7 @@ def machine_config(infra: InfraWorld, *, tree: Tree, host_config: host.HostConfi
         agent_image: by digest (mirrors of a disconnected cluster serve nothing else), or by tag for a trial.
 
     Raises:
-        UserError: the image is missing or is no image reference.
+        UserError: the image is missing or is no image reference, or `verify` finds fault with the result.
 
     """
     if not _IMAGE.fullmatch(agent_image):
@@ -92,14 +92,17 @@ def machine_config(infra: InfraWorld, *, tree: Tree, host_config: host.HostConfi
     metadata = meta(infra, machine_config_name(pool), namespaced=False)
     metadata["labels"] = {**metadata.get("labels", {}), **labels(pool)}
     metadata.pop("ownerReferences", None)
-    return stamp(
-        {
-            "apiVersion": MACHINE_CONFIG.api_version,
-            "kind": MACHINE_CONFIG.kind,
-            "metadata": metadata,
-            "spec": {"config": _ignition(files)},
-        }
-    )
+    made = {
+        "apiVersion": MACHINE_CONFIG.api_version,
+        "kind": MACHINE_CONFIG.kind,
+        "metadata": metadata,
+        "spec": {"config": _ignition(files)},
+    }
+    wrong = verify(made)
+    if wrong:
+        # Nobody after us would refuse it: the pool, or every DPU of it, would be stuck instead.
+        raise UserError(f"The MachineConfig would be wrong: {wrong[0]}.", "Mend the operator's folder systemd/.")
+    return stamp(made)
 
 
 def _ignition(tree: Tree) -> Obj:

@@ -145,7 +145,7 @@ def paused(pool: Obj) -> str:
         )
     return (
         "the pool is paused. When its DPUs and their hosts may reboot, resume it: "
-        f'oc patch machineconfigpool {name_of(pool)} --type merge -p \'{{"spec":{{"paused":false}}}}\'.'
+        f'`oc patch machineconfigpool {name_of(pool)} --type merge -p \'{{"spec":{{"paused":false}}}}\'`.'
     )
 
 

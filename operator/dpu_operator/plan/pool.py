@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dpu_operator.plan import mcp
 from dpu_operator.plan.diff import is_ours
-from dpu_operator.plan.machineconfig import ROLE_LABEL, labels, machine_config_name, missing_in, ref_of, verify
+from dpu_operator.plan.machineconfig import ROLE_LABEL, labels, machine_config_name, missing_in, ref_of
 from dpu_operator.plan.mcp import members, selects
 from dpu_operator.plan.objects import map_at, name_of, text_at
 from dpu_operator.world import Condition, InfraWorld, Obj, Seen, Sight, Truth
@@ -118,26 +118,26 @@ def _absent(seen: Seen, what: str, reason: str, remedy: str) -> Condition:
     return _unknown("NotObservedYet", f"{what} has not been looked at yet. Wait a moment.")
 
 
-def machine_config_applied(infra: InfraWorld, desired: Obj | None, problem: str = "") -> Condition:
+def machine_config_applied(
+    infra: InfraWorld, desired: Obj | None, problem: str = "", *, reason: str = "InvalidMachineConfig"
+) -> Condition:
     """The condition MachineConfigApplied: our content is in the pool's rendered configuration, and every machine runs it.
 
     Args:
         infra: as observed.
         desired: our MachineConfig as it should be; None where it could not be made.
         problem: the sentences that say why it could not.
+        reason: the reason to go with them.
 
     """
     rival = conflict_problem(infra)
     if rival:
         return _false("PoolConflict", rival)
     pool, pool_problem = infra.pool.object, _pool_problem(infra)
-    if pool_problem:
-        return pool_problem
-    wrong = verify(desired) if desired else ("it could not be made",)
-    if wrong:
-        lint = f"The MachineConfig is not written, since it would be wrong: {wrong[0]}. Report this as a defect."
-        return _false("InvalidMachineConfig", problem or lint)
-    assert pool is not None and desired is not None  # noqa: S101, PT018 - for mypy; both were judged above
+    if pool_problem or pool is None:
+        return pool_problem or _unknown("NotObservedYet", "The pool has not been looked at yet. Wait a moment.")
+    if desired is None:
+        return _false(reason, problem or "The MachineConfig cannot be made. Report this as a defect of the operator.")
     return _written(infra, desired) or _rendered(infra, pool, desired) or _rolled_out(infra, pool)
 
 
@@ -245,21 +245,22 @@ def removal(infra: InfraWorld) -> Removal:
 
 def _taken_away(infra: InfraWorld, pool: Obj) -> Removal:
     name, ours = name_of(pool), machine_config_name(_pool_name(infra.config))
-    way_out = f" To not wait: oc annotate ovnkubeconfig {infra.name} -n {infra.namespace} {SKIP_WAIT_ANNOTATION}=true"
+    annotate = f"oc annotate ovnkubeconfig {infra.name} -n {infra.namespace} {SKIP_WAIT_ANNOTATION}=true"
+    way_out = f" To not wait: `{annotate}`."
     if ours in mcp.sources(pool, "spec"):
         failed = mcp.condition(pool, "RenderDegraded")
-        why = f" It cannot be rendered: {mcp.phrase(failed.get('message'))}.{way_out}." if failed else ""
-        return _wait(f"Pool {name} is still made with the deleted MachineConfig {ours}.{why}")
+        why = f" It cannot be rendered: {mcp.phrase(failed.get('message'))}." if failed else ""
+        return _wait(f"Pool {name} is still made with the deleted MachineConfig {ours}.{why}{way_out}")
     progress = mcp.cleared(infra, pool, ours)
     if progress.done == progress.total:
         return Removal(done=True, message=f"No machine of pool {name} runs the MachineConfig {ours} any more.")
     so_far = f"{progress.done} of {progress.total} machines of pool {name} are rid of the MachineConfig {ours}"
     sick, pause = mcp.sick(infra, pool), mcp.paused(pool)
     if sick:
-        return _wait(f"{so_far}. {sick}{way_out}.")
+        return _wait(f"{so_far}. {sick}{way_out}")
     if pause:
-        return _wait(f"{so_far}, and {pause}{way_out}.")
-    return _wait(f"{so_far}, not yet {progress.late or 'the others'}.{way_out}.")
+        return _wait(f"{so_far}, and {pause}{way_out}")
+    return _wait(f"{so_far}, not yet {progress.late or 'the others'}.{way_out}")
 
 
 def _wait(message: str) -> Removal:

@@ -15,8 +15,9 @@ def is_bad(condition: Condition) -> bool:
 
 
 def event_for(condition: Condition, config: Obj, now: dt.datetime) -> Obj:
-    """A core/v1 Event; its message is the condition's sentence (the API server takes at most 1,024 characters)."""
+    """A core/v1 Event; its message is the condition's sentence (the API server takes at most 1,024 bytes)."""
     meta = config["metadata"]
+    message = f"{condition.type}={condition.status}: {condition.message}"
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
@@ -31,7 +32,7 @@ def event_for(condition: Condition, config: Obj, now: dt.datetime) -> Obj:
         },
         "type": "Warning" if is_bad(condition) else "Normal",
         "reason": condition.reason,
-        "message": f"{condition.type}={condition.status}: {condition.message}"[:1024],
+        "message": message.encode()[:1024].decode(errors="ignore"),
         "source": {"component": FIELD_MANAGER},
         "firstTimestamp": time,
         "lastTimestamp": time,

@@ -22,14 +22,20 @@ class _SaidBetter(logging.Filter):
         return not (record.name.startswith("kopf") and "failed temporarily" in record.getMessage())
 
 
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
+    ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029",
+}  # fmt: skip
+"""What would break a line in two, or repaint a terminal: a message may quote somebody else's server."""
+
+
 class TextFormatter(logging.Formatter):
-    """`time level resource: message`, for people."""
+    """`time level resource: message`, for people; a traceback follows in the same line."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = dt.datetime.fromtimestamp(record.created, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
         about = f"{name}: " if (name := getattr(record, "resource", "")) else ""
-        line = f"{time}Z {record.levelname:<7} {about}{record.getMessage()}"
-        return line if not record.exc_info else f"{line}\n{self.formatException(record.exc_info)}"
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return f"{time}Z {record.levelname:<7} {about}{record.getMessage()}{trace}".translate(_ESCAPES)
 
 
 class JsonFormatter(logging.Formatter):

@@ -7,6 +7,7 @@ ENV_DIR=${ENV_DIR:-/env}
 RUN_OVN=${RUN_OVN:-/var/run/ovn}
 ETC_OVN=${ETC_OVN:-/etc/ovn}
 POLL_SECONDS=${POLL_SECONDS:-5}
+STOP_SECONDS=${STOP_SECONDS:-20}
 WAITING=${WAITING:-/tmp/waiting-for-tenant-node}
 USES=(${USES[@]+"${USES[@]}"})
 WATCHED_FILES=(${WATCHED_FILES[@]+"${WATCHED_FILES[@]}"})
@@ -71,6 +72,8 @@ supervise() {
       if [[ "$(inputs)" != "${before}" ]]; then
         say "What $1 was started with has changed: it ends, to be started anew."
         kill -TERM "${program}" 2>/dev/null
+        sleep "${STOP_SECONDS}"
+        kill -KILL "${program}" 2>/dev/null
         break
       fi
     done
