@@ -20,6 +20,34 @@ exit codes: 0 all is well; 1 an error, in two sentences; 2 the command line is w
 something is missing for the DPUs to run.
 """
 
+_RUN_EPILOG = """\
+environment:
+  RELATED_IMAGE_AGENT      the agent's image for the DPUs, by digest
+  RELATED_IMAGE_OVNKUBE    an ovnkube image to use for every tenant (default: found by the tenant's version)
+
+examples:
+  dpu-operator run --log-format json                     in the cluster, with the pod's own ServiceAccount
+  dpu-operator run --kubeconfig infra.kubeconfig         from outside of it
+"""
+_RENDER_EPILOG = """\
+The objects go to standard output, what is in the way to standard error; the exit code is then 3.
+
+examples:
+  dpu-operator render                                    the example that comes with this program
+  oc adm inspect ns/openshift-ovn-kubernetes networks.operator.openshift.io/cluster \\
+      clusterversions.config.openshift.io/version nodes --dest-dir=tenant
+  dpu-operator render -f config.yaml --tenant tenant     what the DPUs of that tenant would get
+  dpu-operator render -f config.yaml --tenant tenant --infra infra -o json
+"""
+_CHECK_EPILOG = """\
+It only reads; nothing is written to the tenant. The exit code is 3 where something is missing that is always needed.
+
+examples:
+  dpu-operator check --kubeconfig tenant.kubeconfig
+  oc extract secret/tenant-kubeconfig -n tenant-1 --keys=config --to=- | dpu-operator check --kubeconfig -
+  dpu-operator check --kubeconfig tenant.kubeconfig -o json | jq '.objects[] | select(.missing != [])'
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command's entry point; returns its exit code."""
@@ -27,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         code: int = arguments.action(arguments)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error.message}\n{error.hint}", file=sys.stderr)
         if arguments.debug:
@@ -62,8 +91,8 @@ def _run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Non
         "run",
         help="reconcile every OVNKubeConfig of the infra cluster, until SIGTERM",
         description="Reconcile every OVNKubeConfig of the infra cluster, until SIGTERM. Runs as one replica.",
-        epilog="environment: RELATED_IMAGE_AGENT is the agent's image for the DPUs, by digest; RELATED_IMAGE_OVNKUBE"
-        " an ovnkube image to use for every tenant (default: found by the tenant's version).",
+        epilog=_RUN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.add_argument(
         "--kubeconfig",
@@ -83,11 +112,12 @@ def _render(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="print what would be applied for a tenant, from folders of YAML, without any cluster",
         description="Print what would be applied for a tenant, from folders of YAML objects (one file an object, or"
         " what `oc adm inspect` writes), without any cluster. Without arguments: the example that comes with it.",
-        epilog="The objects go to standard output, what is in the way to standard error; the exit code is then 3.",
+        epilog=_RENDER_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     render.add_argument("-f", "--filename", metavar="FILE", help="the OVNKubeConfig; default: the example")
     render.add_argument("--tenant", metavar="DIR", help="the tenant cluster's objects; default: the example")
-    render.add_argument("--infra", metavar="DIR", help="the infra cluster's objects (pool, Nodes, …)")
+    render.add_argument("--infra", metavar="DIR", help="the infra cluster's objects (pool, Nodes, …); default: assumed")
     render.add_argument(
         "-o", "--output", choices=("yaml", "json"), default="yaml",
         help="yaml: a stream of objects; json: one object with `objects`, `conditions` and `facts`",
@@ -101,6 +131,8 @@ def _check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="try a tenant's kubeconfig: what works, what is missing, when it expires",
         description="Try a tenant's kubeconfig: is it accepted, does the API server answer, may it get, list and watch"
         " each object that the operator needs, and when does it expire.",
+        epilog=_CHECK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     check.add_argument(
         "--kubeconfig", metavar="FILE", required=True, help="the tenant's kubeconfig; - reads it from standard input"

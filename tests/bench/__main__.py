@@ -101,7 +101,9 @@ def _ratios(scene: Scene, parts: list[str], *, quick: bool) -> tuple[Raw, Raw]:
             figures |= found
         if "burst" in parts:
             pids = {"operator": scene.pid, "floor": floor.pid}
-            found, raw["burst"] = sync.burst(operator_side, floor_side, pids=pids, seconds=15 if quick else 60)
+            found, raw["burst"] = sync.burst(
+                operator_side, floor_side, pids=pids, requests=scene.request_counter(), seconds=15 if quick else 60
+            )
             figures |= found
     return figures, raw
 

@@ -19,6 +19,18 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def machine_ticks() -> tuple[int, int]:
+    """Ticks that all processors were busy, and ticks in all; the difference of two readings tells the load between."""
+    ticks = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def busy_percent(before: tuple[int, int]) -> float:
+    """How busy the machine has been since a reading: with foreign load, figures are no better than rumours."""
+    busy, total = machine_ticks()
+    return round(100 * (busy - before[0]) / max(1, total - before[1]), 1)
+
+
 def resident_mib(pid: int, entry: str = "VmRSS") -> float:
     """Resident memory; `VmHWM` for the most that it ever was."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -10,13 +10,15 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from tests.bench import process
 from tests.bench.sides import COPIES, Side
-from tests.bench.trail import Trail
+from tests.bench.trail import Trail, begun
 from tests.lab import kwok, mco
 from tests.lab.client import Object
 from tests.lab.credentials import mint
@@ -199,6 +201,16 @@ class Scene:
             "infra": (Trail(self.infra.audit_log), self.stage.account.user),
             "tenant": (Trail(self.tenant.audit_log), self.lab.credentials.token_user),
         }
+
+    def request_counter(self) -> Callable[[], dict[str, int]]:
+        """A function that counts what the operator has asked of infra since its last call."""
+        trail, user = Trail(self.infra.audit_log), self.stage.account.user
+
+        def count() -> dict[str, int]:
+            entries = begun(trail.read(), user, 0, time.time())
+            return dict(Counter(f"{each.verb} {each.resource}" for each in entries).most_common())
+
+        return count
 
     def owned(self, space: str) -> list[Object]:
         """What the operator has made in a namespace."""

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.bench import process
@@ -32,7 +32,7 @@ def sync(operator: Side, floor: Side, *, samples: int, rng: random.Random) -> tu
     whole: dict[str, list[float]] = {side.name: [] for side in sides}
     behind: dict[str, list[float]] = {side.name: [] for side in sides}
     lost: dict[str, int] = {side.name: 0 for side in sides}
-    warm_up = 10
+    warm_up, load = 10, process.machine_ticks()
     for turn in range(samples + warm_up):
         # Who goes first is random too: the first of a pair wakes a processor that the second finds awake.
         for side in rng.sample(sides, 2):
@@ -54,6 +54,7 @@ def sync(operator: Side, floor: Side, *, samples: int, rng: random.Random) -> tu
             **{name: summary(values) for name, values in behind.items()},
             **{f"ratio_p{each}": _ratio(behind, each) for each in (50, 99)},
         },
+        "machine_busy_percent": process.busy_percent(load),
     }
     return figures, raw
 
@@ -62,11 +63,21 @@ def _ratio(values: dict[str, list[float]], percent: float) -> float:
     return ratio(percentile(values["operator"], percent), percentile(values["floor"], percent))
 
 
-def burst(operator: Side, floor: Side, *, pids: dict[str, int], seconds: float) -> tuple[Raw, Raw]:
+def burst(
+    operator: Side, floor: Side, *, pids: dict[str, int], requests: Callable[[], dict[str, int]], seconds: float
+) -> tuple[Raw, Raw]:
     """The figures of 20 changes a second, on one object and alternating over two.
 
     The two sides run one after the other: a burst is about who is left behind, and two at once would be each other's
     load. The worse of the two bursts counts on each side.
+
+    Args:
+        operator: the operator's side.
+        floor: the floor's side.
+        pids: of the two copiers.
+        requests: what the operator has asked of infra since the last call.
+        seconds: the length of each burst.
+
     """
     raw: Raw = {}
     worst: dict[str, float] = {}
@@ -75,8 +86,11 @@ def burst(operator: Side, floor: Side, *, pids: dict[str, int], seconds: float) 
         for side in (floor, operator):
             say(f"burst: {RATE} changes/s for {seconds:g} s, {pattern.replace('_', ' ')}, {side.name}")
             time.sleep(SETTLE)
+            requests()
             found, p99, cpu = _one_burst(side, sources, pid=pids[side.name], seconds=seconds)
             raw.setdefault(pattern, {})[side.name] = found
+            if side is operator:
+                found["requests"] = requests()
             worst[side.name] = max(p99, worst.get(side.name, 0.0))
             busiest[side.name] = max(cpu, busiest.get(side.name, 0.0))
     figures = {
@@ -89,6 +103,7 @@ def burst(operator: Side, floor: Side, *, pids: dict[str, int], seconds: float) 
 
 def _one_burst(side: Side, sources: Sequence[str], *, pid: int, seconds: float) -> tuple[Raw, float, float]:
     changes: dict[str, list[Change]] = {source: [] for source in sources}
+    load = process.machine_ticks()
     cpu_before, began = process.cpu_seconds(pid), time.monotonic()
     for turn in range(int(seconds * RATE)):
         wait = began + turn / RATE - time.monotonic()
@@ -113,5 +128,6 @@ def _one_burst(side: Side, sources: Sequence[str], *, pid: int, seconds: float) 
         "changes_per_second": round(count / (ended - began), 1),
         "cpu_percent": round(cpu, 1),
         "last_arrived": None not in arrived,
+        "machine_busy_percent": process.busy_percent(load),
     }
     return raw, percentile(late, 99), cpu

@@ -1,20 +1,50 @@
 """What the tests on real control planes share: one lab, one installed operator, and two ways to begin.
 
-`stage`: the operator runs and tenant-1/cluster is in full health. The operator and the resource live for a module; what
-a test breaks is mended before the next one begins.
+`stage`: the operator runs and tenant-1/cluster is in full health. Operator and resource live on from one such test to
+the next, and what a test breaks is mended before the next one begins; so these tests come first.
 `idle`: the operator is installed and does not run, and there is no resource; whatever a test makes is cleaned away.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.cluster import health
+from tests.cluster import health, longcut
 from tests.lab.fixtures import lab, lab_logs, running_lab
 from tests.lab.lab import Lab
 from tests.lab.stage import Stage
 
 __all__ = ["lab", "lab_logs", "running_lab"]
+
+_playing: list[Stage] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of this folder that share the running operator come first, in the order that they have."""
+    here = [index for index, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    ordered = sorted((items[index] for index in here), key=lambda item: not _shares(item))
+    for index, item in zip(here, ordered, strict=True):
+        items[index] = item
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """After the last of them, the operator and its resource go: nobody else expects them."""
+    if _playing and nextitem is not None and not _shares(nextitem):
+        _end(_playing.pop())
+
+
+def _shares(item: pytest.Item) -> bool:
+    return "stage" in getattr(item, "fixturenames", ())
+
+
+def _end(stage: Stage) -> None:
+    health.mend(stage)
+    health.clean(stage)
+    if stage.process.alive():
+        stage.process.terminate()
 
 
 @pytest.fixture(scope="session")
@@ -24,41 +54,30 @@ def installed(running_lab: Lab) -> Iterator[Stage]:
     stage.install()
     stage.tenant_namespace(kubeconfig=health.good_kubeconfig(stage))
     yield stage
+    _playing.clear()
     if stage.process.alive():
         stage.process.terminate()
 
 
-@pytest.fixture(scope="module")
-def _playing(installed: Stage) -> Iterator[Stage]:
-    """Owns the operator and the resource of a module; at its end both are gone."""
-    yield installed
-    health.mend(installed)
-    health.clean(installed)
-    if installed.process.alive():
-        installed.process.terminate()
-
-
 @pytest.fixture
-def stage(_playing: Stage) -> Iterator[Stage]:
+def stage(installed: Stage) -> Iterator[Stage]:
     """The operator runs and tenant-1/cluster is in full health."""
-    health.mend(_playing)
-    health.bring_up(_playing)
-    yield _playing
-    if _playing.process.alive():
-        return
-    # A test that ended the operator for good would leave finalizers to nobody.
-    _playing.process.start()
+    health.mend(installed)
+    health.bring_up(installed)
+    _playing[:] = [installed]
+    yield installed
 
 
 @pytest.fixture
 def idle(installed: Stage) -> Iterator[Stage]:
     """Installed, not running, without any resource; cleaned away afterwards, whatever runs under `installed.process`."""
-    if installed.process.alive():
-        installed.process.terminate()
-    health.mend(installed)
-    health.clean(installed)
+    _end(installed)
     yield installed
-    health.mend(installed)
-    health.clean(installed)
-    if installed.process.alive():
-        installed.process.terminate()
+    _end(installed)
+
+
+@pytest.fixture(scope="session")
+def long_cut(installed: Stage) -> Iterator[longcut.LongCut]:
+    """A second tenant, cut off while the other tests run. Who uses it asks for `stage` as well."""
+    with longcut.LongCut(installed) as cut:
+        yield cut

@@ -25,7 +25,15 @@ WANTED = {
 """The conditions of a resource that is well, with no agent on its DPUs."""
 MACHINE_CONFIG = f"{mco.rules.PREFIX}/v1/MachineConfig"
 OURS = f"99-{POOL}-dpu-network-operator"
+OTHER = "98-"
+"""How the names of MachineConfigs begin that tests make, to set a rollout going."""
 SECRET = "tenant-kubeconfig"
+MADE_KINDS = (
+    "v1/ConfigMap", "v1/Secret", "v1/ServiceAccount", "apps/v1/DaemonSet",
+    "rbac.authorization.k8s.io/v1/Role", "rbac.authorization.k8s.io/v1/RoleBinding",
+)  # fmt: skip
+COLLECTED_WITHIN = 60
+"""Seconds. The garbage collector learns of a new kind up to 30 s after its CRD; only the first test waits for that."""
 SKIP_WAIT = {"metadata": {"annotations": {"dpu.openshift.io/skip-pool-wait": "true"}}}
 
 _minted: dict[str, tuple[str, str]] = {}
@@ -35,6 +43,9 @@ def mend(stage: Stage) -> None:
     """Undo what tests do to the lab, to the nodes, to the pool and to the kubeconfig; the resource isn't touched."""
     admin, lab = stage.lab.infra.admin, stage.lab
     lab.mend()
+    others = [name_of(item) for item in admin.list(MACHINE_CONFIG) if name_of(item).startswith(OTHER)]
+    for name in others:
+        admin.delete(MACHINE_CONFIG, name)
     if lab.contents.loaded and lab.contents.loaded.folder != lab.tenant_folder:
         lab.contents.load(lab.tenant_folder)
     mco.furnish(admin)
@@ -47,6 +58,9 @@ def mend(stage: Stage) -> None:
     admin.apply(yamlfiles.everything(INFRA_OVNKUBE)[0])
     admin.delete("v1/ConfigMap", "env-overrides", "tenant-1")
     put_kubeconfig(stage, good_kubeconfig(stage))
+    if others:
+        stage.wait(lambda: not set(others) & set(rendered_from(stage)), "the pool without what a test has added")
+    lab.wait_pool()
 
 
 def good_kubeconfig(stage: Stage) -> str:
@@ -73,20 +87,14 @@ def bring_up(stage: Stage, timeout: float = 60) -> None:
     if not stage.process.alive():
         stage.process.start()
     known = admin.find(CONFIG, "cluster", "tenant-1")
-    if known and (known["metadata"].get("deletionTimestamp") or _spec(known) != _spec(config())):
-        clean(stage)
+    if known and known["metadata"].get("deletionTimestamp"):
+        delete_resource(stage)
         known = None
     if known is None:
         admin.create(config())
+    else:
+        admin.replace(config() | {"metadata": known["metadata"]})  # the API server fills in the defaults again
     wait_well(stage, timeout)
-
-
-def _spec(item: Object) -> Object:
-    """What of a spec is not a default."""
-    defaults = {"tenantNamespace": "openshift-ovn-kubernetes", "hostConfig": None}
-    return {key: value for key, value in item["spec"].items() if key not in defaults or value not in
-            ("openshift-ovn-kubernetes", {"bridge": "br-ex", "hardwareOffload": "Enabled", "maxDisruption": "None",
-                                          "mode": "Enforce"})}  # fmt: skip
 
 
 def wait_well(stage: Stage, timeout: float = 60) -> None:
@@ -107,14 +115,34 @@ def clean(stage: Stage) -> None:
     """No resource, no MachineConfig of ours, and a pool that has forgotten it. Nothing must be broken."""
     admin = stage.lab.infra.admin
     for item in admin.list(CONFIG):
-        namespace, name = str(item["metadata"]["namespace"]), name_of(item)
-        admin.patch(CONFIG, name, SKIP_WAIT if stage.process.alive() else {"metadata": {"finalizers": None}}, namespace)
-        admin.delete(CONFIG, name, namespace)
+        _release(stage, str(item["metadata"]["namespace"]), name_of(item))
     stage.wait(lambda: not admin.list(CONFIG), "all OVNKubeConfigs to be gone")
     if admin.delete(MACHINE_CONFIG, OURS) or OURS in rendered_from(stage):
         stage.wait(lambda: OURS not in rendered_from(stage), "the pool without our MachineConfig")
-    stage.wait(lambda: not made(stage), "everything that was made to be collected")
+    stage.wait(lambda: not made(stage), "everything that was made to be collected", COLLECTED_WITHIN)
     stage.lab.wait_pool()
+
+
+def delete_resource(stage: Stage, namespace: str = "tenant-1") -> None:
+    """One resource and what was made for it; it does not matter what its pool does."""
+    _release(stage, namespace, "cluster")
+    stage.wait(lambda: gone(stage, namespace), f"{namespace}/cluster to be gone")
+    stage.wait(lambda: not made(stage, namespace), "what was made to be collected", COLLECTED_WITHIN)
+
+
+def gone(stage: Stage, namespace: str = "tenant-1") -> bool:
+    """Whether there is no resource any more."""
+    return stage.lab.infra.admin.find(CONFIG, "cluster", namespace) is None
+
+
+def _release(stage: Stage, namespace: str, name: str) -> None:
+    """Delete a resource whose finalizer waits for nothing, or is taken away where nobody would."""
+    admin = stage.lab.infra.admin
+    if admin.find(CONFIG, name, namespace) is None:
+        return
+    patch: Object = SKIP_WAIT if stage.process.alive() else {"metadata": {"finalizers": None}}
+    admin.patch(CONFIG, name, patch, namespace)
+    admin.delete(CONFIG, name, namespace)
 
 
 def rendered_from(stage: Stage) -> list[str]:
@@ -123,17 +151,13 @@ def rendered_from(stage: Stage) -> list[str]:
     return [str(each["name"]) for each in (pool["spec"].get("configuration") or {}).get("source") or []]
 
 
-def made(stage: Stage, namespace: str | None = None) -> list[str]:
-    """Kind, namespace and name of everything namespaced that the operator has made."""
+def made(stage: Stage, namespace: str | None = None) -> list[tuple[str, str]]:
+    """Kind and name of everything namespaced that the operator has made."""
     admin = stage.lab.infra.admin
-    kinds = (
-        "v1/ConfigMap", "v1/Secret", "v1/ServiceAccount", "apps/v1/DaemonSet",
-        "rbac.authorization.k8s.io/v1/Role", "rbac.authorization.k8s.io/v1/RoleBinding",
-    )  # fmt: skip
     ours = "app.kubernetes.io/managed-by=dpu-network-operator"
     return [
-        f"{item['kind']} {item['metadata']['namespace']}/{name_of(item)}"
-        for kind in kinds
+        (kind, name_of(item))
+        for kind in MADE_KINDS
         for item in admin.list(kind, namespace, labels=ours)
         if item["metadata"]["namespace"] != stage.account.namespace
     ]

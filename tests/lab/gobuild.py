@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import gotoolchain, places
+from tests.lab import gotoolchain, places, processes
 from tests.lab.errors import LabError
 
 SILENCE = 8.0
@@ -147,6 +147,8 @@ def _locked(cache: Path) -> Iterator[None]:
 def _build(recipe: Recipe, target: Path, go: Path, progress: Progress) -> None:
     """One `go build`, with a line of progress at least every SILENCE seconds."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in target.parent.glob(f".{target.name}.*"):
+        stale.unlink()
     unfinished = target.parent / f".{target.name}.{os.getpid()}"
     errors = target.parent / f".{target.name}.log"
     command = [
@@ -157,7 +159,7 @@ def _build(recipe: Recipe, target: Path, go: Path, progress: Progress) -> None:
     nice = shutil.which("nice")
     with errors.open("wb") as output:
         build = subprocess.Popen(
-            ([nice] if nice else []) + command,
+            processes.tied([*([nice] if nice else []), *command]),
             cwd=places.MODULES / recipe.module, env=environment(cache), stdout=output, stderr=output,
         )  # fmt: skip
         try:

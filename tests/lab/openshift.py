@@ -58,18 +58,29 @@ class Definitions:
 
 
 def wait_established(admin: Client, names: set[str], timeout: float = 30) -> None:
-    """Wait for CRDs by name."""
+    """Wait for CRDs by name, until each is Established and its first list is answered (until then it is 404 or 429)."""
 
     def all_established() -> bool:
-        found = {
-            name_of(item)
+        items = [
+            item
             for item in admin.list("apiextensions.k8s.io/v1/CustomResourceDefinition")
             for condition in item.get("status", {}).get("conditions") or []
-            if condition["type"] == "Established" and condition["status"] == "True"
-        }
-        return names <= found
+            if name_of(item) in names and condition["type"] == "Established" and condition["status"] == "True"
+        ]
+        return len(items) == len(names) and all(_listed(admin, item["spec"]) for item in items)
 
     eventually(all_established, f"the CRDs {', '.join(sorted(names))} to be established", timeout=timeout)
+
+
+def _listed(admin: Client, spec: Object) -> bool:
+    version = next(each["name"] for each in spec["versions"] if each["storage"])
+    try:
+        admin.request("GET", f"/apis/{spec['group']}/{version}/{spec['names']['plural']}", query="limit=1")
+    except ApiError as error:
+        if error.status in {404, 429}:
+            return False
+        raise
+    return True
 
 
 def install_pool_policy(admin: Client, policy: Path = POOL_POLICY) -> None:

@@ -3,7 +3,6 @@
 Not called `operator.py`: a module of that name beside others hides the standard library's.
 """
 
-import dataclasses
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab import credentials, processes, yamlfiles
-from tests.lab.client import Client, Object, kind_of, name_of
+from tests.lab.client import Client, Object, name_of
 from tests.lab.controlplane import ControlPlane
 from tests.lab.errors import LabError
 from tests.lab.kubeconfig import Access
@@ -131,10 +130,6 @@ class OperatorProcess:
             self.terminate()
         return self.start()
 
-    def with_env(self, **env: str) -> "OperatorProcess":
-        """The same program with other variables; not started."""
-        return dataclasses.replace(self, env={**self.env, **env}, process=None)
-
     def text(self) -> str:
         """Its log."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -151,11 +146,6 @@ class OperatorProcess:
         if self.process is None:
             raise LabError(f"{self.name} was not started.", "Call start() first.")
         return self.process
-
-
-def describe(items: Sequence[Object]) -> list[str]:
-    """Kinds and names, for a message."""
-    return [f"{kind_of(item)} {name_of(item)}" for item in items]
 
 
 def operator_environment() -> dict[str, str]:

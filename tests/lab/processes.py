@@ -118,6 +118,12 @@ def start_time(pid: int) -> int | None:
     return int(fields[19])
 
 
+def tied(argv: Sequence[str]) -> list[str]:
+    """A command that the kernel ends when the thread that starts it does, however hard that end is."""
+    setpriv = shutil.which("setpriv")
+    return list(argv) if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--", *argv]
+
+
 def start(
     name: str,
     argv: Sequence[str],
@@ -142,8 +148,7 @@ def _start(
 ) -> Process:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
-    setpriv = shutil.which("setpriv")
-    command = argv if detach or setpriv is None else [setpriv, "--pdeathsig", "KILL", "--", *argv]
+    command = argv if detach else tied(argv)
     try:
         with log.open("ab") as output:
             child = subprocess.Popen(

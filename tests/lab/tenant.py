@@ -17,6 +17,7 @@ INTERCONNECT = places.TENANTS / "ocp-4.20-interconnect"
 CENTRAL = places.TENANTS / "ocp-4.13-central"
 NAMESPACE = "openshift-ovn-kubernetes"
 _FIRST = ("Namespace", "ServiceAccount")
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 _PLACEHOLDER = b"placeholder"
 
 Key = tuple[str, str | None, str]
@@ -97,6 +98,11 @@ class Tenant:
             return known
         version = {"resourceVersion": known["metadata"]["resourceVersion"], "uid": known["metadata"]["uid"]}
         wanted = item | {"metadata": item["metadata"] | version}
+        if generation := (known["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION):
+            # The server's own note: left out, a replacement that changes nothing would count as a change.
+            wanted["metadata"]["annotations"] = item["metadata"].get("annotations", {}) | {
+                _TEMPLATE_GENERATION: generation
+            }
         if item["kind"] == "Service":
             wanted["spec"] = {"clusterIP": known["spec"].get("clusterIP")} | item["spec"]
         return self.admin.replace(wanted)

@@ -87,7 +87,7 @@ class Witness:
         self._tasks: list[asyncio.Task[None]] = []
 
     def watch(
-        self, kind: Kind = CONFIG_MAP, *, name: str | None = None, silence: float = 5.0, settled: float = 0.0,
+        self, kind: Kind = CONFIG_MAP, *, name: str | None = None, silence: float = 60.0, settled: float = 0.0,
         first_delay: float = 0.02, timeout_seconds: int = 100,
     ) -> asyncio.Task[None]:  # fmt: skip
         """Start a list-watch with small delays."""

@@ -111,8 +111,12 @@ async def test_the_version_is_what_the_server_says(server: Server, cluster: Clus
 
 
 async def test_a_list_is_complete_however_many_pages_it_has(server: Server, cluster: Cluster) -> None:
-    first = {"metadata": {"resourceVersion": "7", "continue": "a/b+c=&limit=1"}, "items": [{"metadata": {"name": "a"}}]}
-    second = {"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "b"}}]}
+    first = {
+        "kind": "XList",
+        "metadata": {"resourceVersion": "7", "continue": "a/b+c=&limit=1"},
+        "items": [{"metadata": {"name": "a"}}],
+    }
+    second = {"kind": "XList", "metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "b"}}]}
     server.on_list.extend([answering(200, first), answering(200, second)])
     items, version = await cluster.list(CONFIG_MAP, "tenant", label_selector="a in (b),c!=d", limit=1)
     assert ([item["metadata"]["name"] for item in items], version) == (["a", "b"], "7")
@@ -138,7 +142,7 @@ async def test_a_list_without_an_end_is_given_up(
     server: Server, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "PAGE_LIMIT", 3)
-    server.on_list.extend([answering(200, {"metadata": {"continue": "x"}, "items": []})] * 9)
+    server.on_list.extend([answering(200, {"kind": "XList", "metadata": {"continue": "x"}, "items": None})] * 9)
     with pytest.raises(Unreachable, match="does not end"):
         await cluster.list(CONFIG_MAP)
     assert len(server.requests) == 3
@@ -342,7 +346,7 @@ async def test_a_vanished_peer_is_noticed_by_the_kernel(access: Access) -> None:
         interval = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
         limit = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
         assert idle + 2 * interval <= 10
-        assert limit <= 10_000
+        assert 0 < limit <= 10_000
 
 
 # --- lines -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from dpu_operator.kube import listwatch
 from dpu_operator.kube.client import Cluster
 from dpu_operator.kube.errors import ApiError, ClusterError, Unreachable
 from dpu_operator.kube.link import LinkGate, backoff
@@ -167,6 +168,21 @@ async def test_who_is_cancelled_while_it_tries_lets_the_next_one_try(server: Ser
     await witness.until(lambda: len(witness.listed) == 1)
 
 
+async def test_who_is_cancelled_while_it_waits_to_try_lets_the_next_one_try(server: Server, witness: Witness) -> None:
+    witness.gate._first_delay = witness.gate._down_delay = 300.0
+    await server.stop()
+    first = witness.watch()
+    await witness.until(lambda: witness.gate.link.state is LinkState.DOWN)
+    await asyncio.sleep(0.05)
+    witness.watch()
+    await asyncio.sleep(0.05)
+    first.cancel()
+    await server.start()
+    await asyncio.sleep(0.05)
+    witness.gate.kick()
+    await witness.until(lambda: len(witness.listed) == 1)
+
+
 async def test_a_change_is_told_once(server: Server, witness: Witness) -> None:
     await server.stop()
     for _ in range(3):
@@ -213,8 +229,11 @@ def test_the_wait_grows_to_its_limit_and_is_never_quite_the_same() -> None:
     assert len({run[10] for run in waits}) > 1
 
 
-async def test_an_answer_to_anybody_wakes_those_who_wait_on_their_own(server: Server, witness: Witness) -> None:
+async def test_an_answer_to_anybody_wakes_those_who_wait_on_their_own(
+    server: Server, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One waits long after a server error; the others see the server go and come back."""
+    monkeypatch.setattr(listwatch, "SERVER_ERROR_DELAY", 300.0)
     waits = asyncio.Event()
 
     async def broken(exchange: Exchange) -> None:

@@ -51,6 +51,20 @@ async def test_a_named_object_is_asked_for_by_its_name_so_that_resource_names_su
     assert 90 <= int(server.watches[0].query["timeoutSeconds"]) <= 100
 
 
+async def test_that_a_named_object_is_gone_is_told_by_a_list_and_not_by_the_watch(
+    server: Server, witness: Witness
+) -> None:
+    server.items = [config_map("a", 90)]
+    witness.watch(name="a")
+    await server.until(lambda: len(server.streams) == 1)
+    await server.emit("DELETED", config_map("a", 102))
+    await witness.until(lambda: len(witness.listed) == 2)
+    assert witness.listed[1].items == ()
+    assert witness.changed == []
+    assert witness.broken == []
+    await server.until(lambda: len(server.watches) == 2)
+
+
 async def test_the_regular_end_of_a_watch_goes_on_from_the_last_bookmark_without_a_list(
     server: Server, witness: Witness
 ) -> None:
@@ -259,8 +273,10 @@ async def test_garbage_in_the_stream_leads_to_a_new_list(server: Server, witness
 
 @pytest.mark.parametrize(
     "body",
-    [b"no JSON", b"[]", b"{}", b'{"metadata": {}, "items": [1]}', b'{"metadata": {}, "items": {"a": 1}}', b"[" * 99_999],
-    ids=["text", "a list", "no metadata", "no objects", "a mapping", "depth"],
+    [b"no JSON", b"[]", b"{}", b'{"kind": "ConfigMapList", "metadata": {}}', b'{"metadata": {}, "items": []}',
+     b'{"kind": "ConfigMapList", "items": []}', b'{"kind": "ConfigMapList", "metadata": {}, "items": [1]}',
+     b'{"kind": "ConfigMapList", "metadata": {}, "items": {"a": 1}}', b"[" * 99_999],
+    ids=["text", "a list", "nothing", "no items", "no kind", "no metadata", "no objects", "a mapping", "depth"],
 )  # fmt: skip
 async def test_garbage_instead_of_a_list_is_not_an_empty_list(server: Server, witness: Witness, body: bytes) -> None:
     async def garbage(exchange: Exchange) -> None:

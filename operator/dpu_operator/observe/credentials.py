@@ -1,7 +1,6 @@
 """From a Secret to a vetted kubeconfig, and to what may be said about it."""
 
 import base64
-import binascii
 import dataclasses
 
 from dpu_operator.kube.vetting import Access, vet
@@ -47,7 +46,7 @@ def read(secret: Seen, *, name: str) -> Reading:
         access = vet(base64.b64decode(encoded, validate=True))
     except UserError as error:
         return _refused(Sight.PRESENT, f"The kubeconfig in Secret {name} is refused: {error.message}", error.hint)
-    except binascii.Error:
+    except ValueError:
         return _refused(
             Sight.PRESENT, f"Secret {name} holds no base64.", "Create it again with `kubectl create secret`."
         )

@@ -1,5 +1,6 @@
 """What of the clusters' objects is looked at, whether they come from a watch or from a file."""
 
+from dpu_operator.plan.objects import list_at, map_at
 from dpu_operator.world import CONFIG_MAP, DAEMON_SET, ROLE_BINDING, SECRET, SERVICE_ACCOUNT, Obj, TenantKey
 
 INFRA_OVN_NAMESPACE = "openshift-ovn-kubernetes"
@@ -9,16 +10,16 @@ WRITTEN_KINDS = (CONFIG_MAP, SECRET, SERVICE_ACCOUNT, ROLE_BINDING, DAEMON_SET)
 
 def infra_node(node: Obj) -> Obj:
     """An infra Node without its image list and what the kubelet's heartbeat moves: they are no news to anybody."""
-    meta, status = node["metadata"], node.get("status", {})
+    meta, status = node["metadata"], map_at(node, "status")
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {k: v for k, v in meta.items() if k != "managedFields"},
-        "spec": {k: v for k, v in node.get("spec", {}).items() if k in ("unschedulable", "taints")},
+        "spec": {k: v for k, v in map_at(node, "spec").items() if k in ("unschedulable", "taints")},
         "status": {
-            "addresses": status.get("addresses", []),
-            "conditions": [_steady(condition) for condition in status.get("conditions", [])],
-            "nodeInfo": status.get("nodeInfo", {}),
+            "addresses": list_at(status, "addresses"),
+            "conditions": [_steady(condition) for condition in list_at(status, "conditions")],
+            "nodeInfo": map_at(status, "nodeInfo"),
         },
     }
 
@@ -43,11 +44,11 @@ _NODE_ANNOTATIONS = ("k8s.ovn.org/", "dpu.openshift.io/")
 def tenant_node(node: Obj) -> Obj:
     """A tenant Node without what grows: images, volumes and the annotations of others."""
     meta = node["metadata"]
-    annotations = {k: v for k, v in meta.get("annotations", {}).items() if k.startswith(_NODE_ANNOTATIONS)}
+    annotations = {k: v for k, v in map_at(meta, "annotations").items() if k.startswith(_NODE_ANNOTATIONS)}
     kept = ("name", "uid", "labels", "creationTimestamp", "resourceVersion")
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {**{k: meta[k] for k in kept if k in meta}, "annotations": annotations},
-        "status": {"addresses": node.get("status", {}).get("addresses", [])},
+        "status": {"addresses": list_at(node, "status", "addresses")},
     }

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from dpu_operator.observe.essentials import INFRA_OVN_NAMESPACE, WRITTEN_KINDS, infra_node, tenant_node
+from dpu_operator.plan.objects import text_at
 from dpu_operator.world import (
     CONFIG_MAP,
     DAEMON_SET,
@@ -54,7 +55,7 @@ def load(folder: Path) -> dict[Ref, Obj]:
     return objects
 
 
-def load_file(path: Path) -> Iterator[Obj]:
+def load_file(path: Path) -> list[Obj]:
     """The objects of one file, lists taken apart.
 
     Raises:
@@ -62,17 +63,16 @@ def load_file(path: Path) -> Iterator[Obj]:
 
     """
     try:
-        documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader))
+        documents = yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader)
+        return [obj for document in documents for obj in _objects(document)]
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).", "Check the path and its permissions.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8.", "Save it as UTF-8, or leave it out of the folder.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a value that is not of its tag is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         raise UserError(f"{path} is not YAML{where}.", "Correct it, or leave it out of the folder.") from None
-    for document in documents:
-        yield from _objects(document)
 
 
 def _objects(document: Any) -> Iterator[Obj]:
@@ -124,7 +124,7 @@ def infra_world(config: Obj, objects: Mapping[Ref, Obj], *, images: Mapping[str,
     """What the watches would know of an infra cluster with exactly these objects."""
     namespace, spec = config["metadata"]["namespace"], config["spec"]
     pool = _seen(objects, Ref(MACHINE_CONFIG_POOL, None, spec["poolName"]))
-    rendered = (pool.object or {}).get("spec", {}).get("configuration", {}).get("name", "")
+    rendered = text_at(pool.object, "spec", "configuration", "name")
     ours = (*WRITTEN_KINDS, MACHINE_CONFIG)
     return InfraWorld(
         config=config,
@@ -162,14 +162,18 @@ def config_of(path: Path) -> Obj:
     for field in ("kubeConfigFile", "poolName"):
         if not isinstance(spec, dict) or not isinstance(spec.get(field), str):
             raise UserError(f"The OVNKubeConfig in {path} has no spec.{field}.", f"Add spec.{field}.")
+    stated = {key: value for key, value in config["spec"].items() if value is not None}
+    host_config = stated.get("hostConfig", {})
+    if not isinstance(host_config, dict):
+        raise UserError(f"In {path} spec.hostConfig is no mapping.", "See the field's description in docs/api.md.")
     host = {"bridge": "br-ex", "hardwareOffload": "Enabled", "maxDisruption": "None", "mode": "Enforce"}
-    meta = {"namespace": "default", "generation": 1, "uid": "00000000-0000-0000-0000-000000000000"}
+    meta = {"namespace": "default", "generation": 1}  # no uid: an owner that does not exist gets what it owns deleted
     return {
         **config,
         "metadata": {**meta, **config["metadata"]},
         "spec": {
             "tenantNamespace": "openshift-ovn-kubernetes",
-            **config["spec"],
-            "hostConfig": {**host, **config["spec"].get("hostConfig", {})},
+            **stated,
+            "hostConfig": {**host, **{key: value for key, value in host_config.items() if value is not None}},
         },
     }

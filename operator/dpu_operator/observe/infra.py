@@ -88,9 +88,20 @@ class InfraFeed:
         return self._feeds.settled
 
     async def machine_config(self, name: str) -> Seen:
-        """Our own MachineConfig of that name, or a foreign one that took it (the watch sees only labelled ones)."""
+        """Our own MachineConfig of that name, or a foreign one that took it.
+
+        The watch sees only labelled ones. A foreign one gets a watch of its own, which tells when it makes room.
+        """
         seen = self.machine_configs.get(name)
-        return seen if seen.object is not None else await self._read(name)
+        if seen.object is not None:
+            return seen
+        watched = self._foreign.get(name)
+        if watched is not None and watched.settled:
+            return watched.get(name)
+        seen = await self._read(name)
+        if seen.object is not None and name not in self._foreign:
+            self._foreign[name] = self._strangers.add(MACHINE_CONFIG, name=name, on_change=self._changed)
+        return seen
 
     async def rendered(self, name: str) -> Seen:
         """The rendered MachineConfig of that name. Its content never changes (the name ends in its hash): read once."""
@@ -111,6 +122,7 @@ class InfraFeed:
 
     async def close(self) -> None:
         await self._feeds.close()
+        await self._strangers.close()
 
 
 class NamespaceFeed:

@@ -9,7 +9,7 @@ from dpu_operator.kube.listwatch import ListWatch
 from dpu_operator.kube.vetting import Access
 from dpu_operator.observe.essentials import ALWAYS, tenant_node
 from dpu_operator.observe.shelf import Shelf
-from dpu_operator.world import NODE, Credential, Link, Obj, Sight, TenantKey, TenantWorld
+from dpu_operator.world import NODE, Credential, Link, Obj, Seen, TenantKey, TenantWorld
 
 
 class TenantFeed:
@@ -67,10 +67,20 @@ class TenantFeed:
 
     def world(self, credential: Credential) -> TenantWorld:
         """A frozen copy of what is known now."""
-        objects = {key: shelf.get(key.object_name, self._namespace_of(key)) for key, shelf in self._shelves.items()}
-        nodes = tuple(self._nodes)
-        sight = Sight.PRESENT if self._nodes.complete or nodes else self._nodes.sight
-        return TenantWorld(credential=credential, link=self.link, objects=objects, nodes=nodes, nodes_sight=sight)
+        objects = {key: self._seen(key, shelf) for key, shelf in self._shelves.items()}
+        return TenantWorld(
+            credential=credential,
+            link=self.link,
+            objects=objects,
+            nodes=tuple(self._nodes),
+            nodes_sight=self._nodes.sight,
+        )
+
+    def _seen(self, key: TenantKey, shelf: Shelf) -> Seen:
+        """What was seen before our rights were taken away says nothing of now: it is a refusal, and copies stay."""
+        if shelf.settled and not shelf.complete:
+            return Seen(shelf.sight)
+        return shelf.get(key.object_name, self._namespace_of(key))
 
     def _namespace_of(self, key: TenantKey) -> str:
         return self.namespace if key.kind.namespaced else ""

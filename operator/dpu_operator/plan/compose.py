@@ -63,7 +63,8 @@ def plan(infra: InfraWorld, tenant: TenantWorld, *, tree: machineconfig.Tree) ->
     steps, foreign = _steps(infra, desired, keep=wanted.keep, sources=_sources(tenant, copies))
     judged = judge(
         infra, tenant,
-        wanted=wanted, desired=desired, copies=tuple(copies.values()), machine_config=machine_config, machine_config_problem=machine_config_problem,
+        wanted=wanted, desired=desired, copies=tuple(copies.values()), foreign=foreign,
+        machine_config=machine_config, machine_config_problem=machine_config_problem,
         mapping=mapping, members=members, image=image, detection=detection, host=host,
     )  # fmt: skip
     return Plan(

@@ -86,7 +86,13 @@ def tenant_objects_synced(
 
 
 def ovnkube_ready(
-    live: Obj | None, desired: Obj | None, *, owner: str, problem: Problem | None = None, complete: bool = True
+    live: Obj | None,
+    desired: Obj | None,
+    *,
+    owner: str,
+    foreign: Sequence[Ref] = (),
+    problem: Problem | None = None,
+    complete: bool = True,
 ) -> Condition:
     """The condition OvnKubeReady: every pod runs the present revision and is ready; never true without any pod.
 
@@ -94,6 +100,7 @@ def ovnkube_ready(
         live: the DaemonSet of that name in the infra namespace, whoever made it.
         desired: as it should be; None where it cannot be made yet.
         owner: of the OVNKubeConfig, as in its objects' annotation.
+        foreign: what bears a name of ours there and is not ours; pods that would use it are not started.
         problem: why it cannot be made.
         complete: whether a `live` of None means that it is surely not there.
 
@@ -102,8 +109,10 @@ def ovnkube_ready(
         return _ready(
             Truth.UNKNOWN, "NotObservedYet", "DaemonSet ovnkube-node has not been looked at yet. Wait a moment."
         )
-    if live is not None and not is_ours(live, owner):
-        what = f"DaemonSet {name_of(live)} exists here and is not of this OVNKubeConfig"
+    strangers = [f"DaemonSet {name_of(live)}"] if live is not None and not is_ours(live, owner) else []
+    strangers += [f"{ref.kind.kind} {ref.name}" for ref in foreign]
+    if strangers:
+        what = f"{strangers[0]} exists here and is not of this OVNKubeConfig"
         return _ready(Truth.FALSE, "ForeignObject", f"{what}, so that it is left alone. Rename or delete it.")
     if live is None:
         if desired is None:
@@ -143,7 +152,12 @@ def _ready(status: Truth, reason: str, message: str) -> Condition:
 
 
 def nodes_mapped(
-    mapped: Mapping[str, str], problems: Sequence[Problem], members: Sequence[Obj], *, complete: bool = True
+    mapped: Mapping[str, str],
+    problems: Sequence[Problem],
+    members: Sequence[Obj],
+    *,
+    complete: bool = True,
+    unknown: str = "",
 ) -> Condition:
     """The condition NodesMapped.
 
@@ -151,9 +165,12 @@ def nodes_mapped(
         mapped: tenant node by DPU node, only what is usable.
         problems: why others are not, worst first.
         members: the pool's nodes.
-        complete: whether the nodes of both clusters have been listed.
+        complete: whether the pool and its nodes have been listed.
+        unknown: why the tenant's nodes are not known; '' where they are.
 
     """
+    if complete and unknown:
+        return Condition(MAPPED, Truth.UNKNOWN, "TenantNodesUnknown", unknown)
     if not complete:
         return Condition(MAPPED, Truth.UNKNOWN, "NotObservedYet", "The nodes have not been listed yet. Wait a moment.")
     if not members:

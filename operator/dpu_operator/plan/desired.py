@@ -165,6 +165,12 @@ def _operand(
             f"DaemonSet ovnkube-node is left as it is, because {', '.join(absent)} can't be written now. "
             "Look at the condition TenantObjectsSynced.",
         )
+    if infra.node_credential.problem:
+        # Pods that mount a Secret which is not there, or can't be used, would take the place of pods that work.
+        return Problem(
+            "NodeKubeconfigUnusable",
+            f"{infra.node_credential.problem} {infra.node_credential.hint}".strip(),
+        )
     if image.image is None:
         return Problem("NoImage", image.message)
     selector = dig(infra.pool.object, "spec", "nodeSelector")

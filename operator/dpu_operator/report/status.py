@@ -20,8 +20,17 @@ def status_of(plan: Plan, *, before: Obj, generation: int, now: dt.datetime) -> 
             "unwell": list(counts.unwell[:20]),
         },
         "relatedObjects": [_related(obj) for obj in plan.desired if obj["kind"] in _WORTH_A_LOOK],
-        **{key: plan.facts.get(key) or before.get(key, "") for key in ("topology", "tenantVersion", "image")},
+        **{key: _fit(plan.facts.get(key) or before.get(key, ""), limit) for key, limit in _FACTS.items()},
     }
+
+
+MESSAGE_LIMIT = 4096
+_FACTS = {"topology": 64, "tenantVersion": 256, "image": 1024}
+"""The longest text that the CRD takes. Some of it is a tenant's, which must not be able to block the whole status."""
+
+
+def _fit(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 _WORTH_A_LOOK = ("DaemonSet", "MachineConfig")
@@ -41,7 +50,7 @@ def _condition(condition: Condition, before: Obj | None, generation: int, now: d
         "type": condition.type,
         "status": str(condition.status),
         "reason": condition.reason,
-        "message": condition.message,
+        "message": _fit(condition.message, MESSAGE_LIMIT),
         "lastTransitionTime": since,
         "observedGeneration": generation,
     }

@@ -15,7 +15,7 @@ VALUES = st.text(
 
 def test_values_are_read_as_git_config_reads_them() -> None:
     text = (
-        "; a comment\n[Default]\nMTU=\"1400\"\nflag\nwith = a b  ; the rest\nquoted=\" a ; b \" # no\n"
+        '; a comment\n[Default]\nMTU="1400"\nflag\nwith = a b  ; the rest\nquoted=" a ; b " # no\n'
         'escaped="x\\"y\\\\z"\nlong=one\\\n two\n[default]\nmtu=9000\n[sub "Part"]\nkey=v\r\n'
     )
     assert conf.values(conf.parse(text)) == {
@@ -41,7 +41,7 @@ def test_values_are_read_as_git_config_reads_them() -> None:
         "[a]\nk=bad \\q escape",
         "[a]\nk=\x00",
         "\x89PNG\r\n\x1a\n",
-        "{\"json\": true}",
+        '{"json": true}',
         "[a]\nk=\\",
     ],
 )
@@ -66,7 +66,9 @@ def test_lines_that_are_kept_stay_as_they_were_and_additions_win(
     text = conf.render((), sections)
     again = conf.render(conf.parse(text), {"default": extra})
     assert again.startswith(text.rstrip("\n"))
-    assert conf.values(conf.parse(again)) == conf.values(conf.parse(text)) | {("default", k): v for k, v in extra.items()}
+    assert conf.values(conf.parse(again)) == conf.values(conf.parse(text)) | {
+        ("default", k): v for k, v in extra.items()
+    }
 
 
 @given(st.text(max_size=200))

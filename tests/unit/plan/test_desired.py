@@ -94,7 +94,12 @@ def test_the_account_of_the_pods_may_only_run_privileged() -> None:
 
 
 @pytest.mark.parametrize(
-    "tenant", [TenantWorld(), of_release(example_tenant(), "4.16.1"), with_object(example_tenant(), TenantKey.NODE_DAEMON_SET, FORBIDDEN)]
+    "tenant",
+    [
+        TenantWorld(),
+        of_release(example_tenant(), "4.16.1"),
+        with_object(example_tenant(), TenantKey.NODE_DAEMON_SET, FORBIDDEN),
+    ],
 )
 def test_an_unknown_or_unsupported_tenant_leaves_everything_as_it_is(tenant: TenantWorld) -> None:
     plan = planned(tenant, last_known="interconnect")
@@ -211,7 +216,9 @@ def test_a_hash_does_not_depend_on_the_order_of_keys(content: dict[str, Any]) ->
 
 
 TENANTS = {"interconnect": example_tenant(), "central": central_tenant()}
-JUNK = st.sampled_from([None, 7, True, "text", [], {}, ["x"], {"a": None}, "é\udcff", -1.5, [[]], [{"name": "nbdb"}]])
+JUNK: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 7, True, "text", [], {}, ["x"], {"a": None}, "é\udcff", -1.5, [[]], [{"name": "nbdb"}]]
+)
 
 
 def mutate(tree: Any, path: list[int], value: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 from dpu_operator.plan.image import ImageChoice, architectures, choose, ovnkube_image
 from dpu_operator.plan.topology import detect
-from dpu_operator.world import DAEMON_SET, InfraWorld, Ref, TenantKey, TenantWorld
+from dpu_operator.world import DAEMON_SET, InfraWorld, Obj, Ref, TenantKey, TenantWorld
 from tests.unit.plan.worlds import (
     ABSENT,
     FORBIDDEN,
@@ -141,5 +141,9 @@ def test_an_infra_daemon_set_that_cannot_be_read_is_no_image() -> None:
 
 
 def test_architectures_come_from_the_kubelet_or_from_the_label() -> None:
-    nodes = ({"status": {"nodeInfo": {"architecture": "arm64"}}}, {"metadata": {"labels": {"kubernetes.io/arch": "amd64"}}}, {})
+    nodes: tuple[Obj, ...] = (
+        {"status": {"nodeInfo": {"architecture": "arm64"}}},
+        {"metadata": {"labels": {"kubernetes.io/arch": "amd64"}}},
+        {},
+    )
     assert architectures(nodes) == {"arm64", "amd64"}

@@ -63,13 +63,21 @@ def test_env_overrides_name_it_where_no_annotation_does() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["TENANT_K8S_NODE=a", "export TENANT_K8S_NODE=a", 'TENANT_K8S_NODE="a"', "  TENANT_K8S_NODE='a' ", "# x\n\nB=1\nTENANT_K8S_NODE=a"],
+    [
+        "TENANT_K8S_NODE=a",
+        "export TENANT_K8S_NODE=a",
+        'TENANT_K8S_NODE="a"',
+        "  TENANT_K8S_NODE='a' ",
+        "# x\n\nB=1\nTENANT_K8S_NODE=a",
+    ],
 )
 def test_lines_of_env_overrides_are_read_as_a_shell_would(text: str) -> None:
     assert override_variables({"data": {"d": text}}, "d")["TENANT_K8S_NODE"] == "a"
 
 
-@pytest.mark.parametrize("tree", [None, {}, {"data": None}, {"data": {"d": 5}}, {"data": []}, {"data": {"d": "no line"}}])
+@pytest.mark.parametrize(
+    "tree", [None, {}, {"data": None}, {"data": {"d": 5}}, {"data": []}, {"data": {"d": "no line"}}]
+)
 def test_env_overrides_of_another_shape_say_nothing(tree: Obj | None) -> None:
     assert override_variables(tree, "d") == {}
 

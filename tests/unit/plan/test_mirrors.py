@@ -88,7 +88,8 @@ def test_the_short_way_for_one_object_makes_the_same_copy_as_the_long_one() -> N
 
 
 @given(
-    st.dictionaries(st.text(min_size=1), st.text(), min_size=1), st.dictionaries(st.text(min_size=1), st.text(), min_size=1)
+    st.dictionaries(st.text(min_size=1), st.text(), min_size=1),
+    st.dictionaries(st.text(min_size=1), st.text(), min_size=1),
 )
 def test_data_and_binary_data_are_the_same_to_the_byte(data: dict[str, str], binary: dict[str, str]) -> None:
     source: Obj = {"metadata": {"namespace": "n"}, "data": data, "binaryData": binary, "immutable": True}
@@ -114,7 +115,7 @@ def test_empty_maps_are_left_out_as_the_api_server_does() -> None:
         (Sight.ABSENT, "TenantObjectMissing", False),
     ],
 )
-def test_a_copy_stays_unless_a_complete_list_lacks_the_original(sight: Sight, reason: str, kept: bool) -> None:
+def test_a_copy_stays_unless_a_complete_list_lacks_the_original(sight: Sight, reason: str, *, kept: bool) -> None:
     tenant = with_object(example_tenant(), TenantKey.ROOT_CA, Seen(sight))
     copies, problems = mirror_objects(example_infra(), tenant, Topology.INTERCONNECT)
     assert [c["metadata"]["name"] for c in copies] == ["ovnkube-config"]

@@ -23,14 +23,20 @@ from tests.unit.plan.worlds import (
 )
 
 IMAGE = "registry.example.com/ovn-kubernetes@sha256:" + "0" * 64
-SNAPSHOTS = {"interconnect-4.20": example_tenant, "central-4.13": central_tenant, "single-zone-4.14": single_zone_tenant}
+SNAPSHOTS = {
+    "interconnect-4.20": example_tenant,
+    "central-4.13": central_tenant,
+    "single-zone-4.14": single_zone_tenant,
+}
 
 
 def with_image(tenant: TenantWorld) -> Planned:
     return planned(tenant, example_infra(ovnKubeImage=IMAGE))
 
 
-@pytest.fixture(params=[example_tenant, central_tenant, single_zone_tenant], ids=["interconnect", "central", "single-zone"])
+@pytest.fixture(
+    params=[example_tenant, central_tenant, single_zone_tenant], ids=["interconnect", "central", "single-zone"]
+)
 def any_plan(request: pytest.FixtureRequest) -> Planned:
     return with_image(request.param())
 
@@ -88,13 +94,16 @@ def test_row_tls(interconnect: Planned, central: Planned) -> None:
 
 
 def test_row_host_paths(interconnect: Planned, central: Planned) -> None:
-    assert host_paths(interconnect).items() >= {
-        "run-ovn": "/var/run/ovn-ic",
-        "etc-openvswitch": "/var/lib/ovn-ic/etc",
-        "var-lib-openvswitch": "/var/lib/openvswitch/data",
-        "run-openvswitch": "/var/run/openvswitch",
-        "node-log": "/var/log/ovn",
-    }.items()
+    assert (
+        host_paths(interconnect).items()
+        >= {
+            "run-ovn": "/var/run/ovn-ic",
+            "etc-openvswitch": "/var/lib/ovn-ic/etc",
+            "var-lib-openvswitch": "/var/lib/openvswitch/data",
+            "run-openvswitch": "/var/run/openvswitch",
+            "node-log": "/var/log/ovn",
+        }.items()
+    )
     assert host_paths(central).items() >= {"run-ovn": "/var/run/ovn", "etc-openvswitch": "/etc/openvswitch"}.items()
 
 
@@ -258,11 +267,13 @@ def test_nothing_but_the_inputs_decides(any_plan: Planned, interconnect: Planned
 
 def test_values_are_spelled_as_the_api_server_spells_them(any_plan: Planned) -> None:
     """Empty values come back as absent and numbers in quantities come back normalized: both would differ for ever."""
+
     def walk(tree: Any, path: str = "") -> None:
         assert tree not in ("", [], {}, None), path
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
             if not path.endswith(".values"):
                 walk(value, f"{path}.{key}")
+
     walk(any_plan.daemon_set)
     for container in any_plan.pod["containers"] + any_plan.pod["initContainers"]:
         requests = container["resources"]["requests"]
@@ -279,10 +290,14 @@ def test_no_placeholder_is_left(any_plan: Planned) -> None:
 def test_masters_are_listed_by_age_and_not_by_name_or_address() -> None:
     tenant = central_tenant()
     nodes = [dict(n) for n in tenant.nodes]
-    for node, born in zip(nodes, ("2026-05-19T10:09:00Z", "2026-05-19T10:08:00Z", "2026-05-19T10:08:00Z"), strict=False):
+    for node, born in zip(
+        nodes, ("2026-05-19T10:09:00Z", "2026-05-19T10:08:00Z", "2026-05-19T10:08:00Z"), strict=False
+    ):
         node["metadata"] = {**node["metadata"], "creationTimestamp": born}
     masters = [n for n in nodes if "node-role.kubernetes.io/master" in n["metadata"]["labels"]]
-    for node, born in zip(masters, ("2026-05-19T10:09:00Z", "2026-05-19T10:08:00Z", "2026-05-19T10:08:00Z"), strict=True):
+    for node, born in zip(
+        masters, ("2026-05-19T10:09:00Z", "2026-05-19T10:08:00Z", "2026-05-19T10:08:00Z"), strict=True
+    ):
         node["metadata"] = {**node["metadata"], "creationTimestamp": born}
     assert db_addresses(dataclasses.replace(tenant, nodes=tuple(reversed(nodes)))) == (
         "192.0.2.12",
@@ -305,8 +320,14 @@ def test_the_objects_are_those_of_the_snapshot(name: str) -> None:
     from pathlib import Path
 
     plan = with_image(SNAPSHOTS[name]())
-    shown = [obj for obj in plan.desired.objects if obj["metadata"]["name"] not in ("ovnkube-node-scripts", "tenant-cluster-ca.crt", "ovn-ca")]
-    text = "# Written by UPDATE_SNAPSHOTS=1 pytest tests/unit/plan/test_ovnkube.py\n" + yaml.safe_dump_all(shown, sort_keys=False, width=120)
+    shown = [
+        obj
+        for obj in plan.desired.objects
+        if obj["metadata"]["name"] not in ("ovnkube-node-scripts", "tenant-cluster-ca.crt", "ovn-ca")
+    ]
+    text = "# Written by UPDATE_SNAPSHOTS=1 pytest tests/unit/plan/test_ovnkube.py\n" + yaml.safe_dump_all(
+        shown, sort_keys=False, width=120
+    )
     path = Path(__file__).parent / "snapshots" / f"{name}.yaml"
     if os.environ.get("UPDATE_SNAPSHOTS"):
         path.parent.mkdir(exist_ok=True)
@@ -318,8 +339,13 @@ def test_the_objects_are_those_of_the_snapshot(name: str) -> None:
 def stripped(documents: Any) -> list[Any]:
     def strip(tree: Any) -> Any:
         if isinstance(tree, dict):
-            return {k: strip(v) for k, v in tree.items() if not str(k).startswith((HASH_PREFIX, "dpu.openshift.io/content-hash"))}
+            return {
+                k: strip(v)
+                for k, v in tree.items()
+                if not str(k).startswith((HASH_PREFIX, "dpu.openshift.io/content-hash"))
+            }
         return [strip(item) for item in tree] if isinstance(tree, list) else tree
+
     return [strip(document) for document in documents]
 
 

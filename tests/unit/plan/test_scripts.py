@@ -39,7 +39,9 @@ printf '\n' >>"$CALLS"
 [[ -r "$STUBS/$name.rc" ]] && exit "$(<"$STUBS/$name.rc")"
 exit 0
 """
-PROGRAMS = "ovnkube ovs-vsctl iptables ip6tables nft ip ovn-controller ovn-northd ovn-ctl ovn-nbctl ovn-sbctl ovn-appctl"
+PROGRAMS = (
+    "ovnkube ovs-vsctl iptables ip6tables nft ip ovn-controller ovn-northd ovn-ctl ovn-nbctl ovn-sbctl ovn-appctl"
+)
 
 
 class Box:
@@ -53,7 +55,15 @@ class Box:
         self.run_ovn = folder / "run-ovn"
         self.etc_ovn = folder / "etc-ovn"
         self.scripts = folder / "scripts"
-        for path in (self.stubs, self.env_dir, self.run_ovn, self.etc_ovn, self.scripts, folder / "net", folder / "log"):
+        for path in (
+            self.stubs,
+            self.env_dir,
+            self.run_ovn,
+            self.etc_ovn,
+            self.scripts,
+            folder / "net",
+            folder / "log",
+        ):
             path.mkdir()
         for name, text in scripts().items():
             (self.scripts / name).write_text(text, encoding="utf-8")
@@ -109,6 +119,7 @@ class Box:
             "KUBECONFIG_FILE": str(self.kubeconfig),
             "OVN_CTL": str(self.stubs / "ovn-ctl"),
             "POLL_SECONDS": "0.1",
+            "STOP_SECONDS": "0.3",
         }
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
@@ -270,7 +281,7 @@ def test_a_second_external_bridge_is_used_where_it_exists(interconnect: Box) -> 
     ],
 )
 def test_the_encap_ip_is_the_override_then_what_ovs_has_then_the_kubelets(
-    interconnect: Box, override: str, provisioned: str, local: bool, expected: str
+    interconnect: Box, override: str, provisioned: str, *, local: bool, expected: str
 ) -> None:
     if override:
         interconnect.maps(NODE_IP=override)
@@ -373,7 +384,31 @@ def test_a_change_of_another_dpus_variables_or_of_unused_ones_restarts_nothing(i
     assert "stopped" in interconnect.calls_file.read_text(encoding="utf-8")
 
 
-def test_the_program_ends_with_the_pod_and_its_exit_code_is_passed_on(interconnect: Box) -> None:
+def test_a_program_that_does_not_stop_is_killed(interconnect: Box) -> None:
+    interconnect.says("ovnkube", run='trap "" TERM\nfor ((;;)); do sleep 0.05; done')
+    process = interconnect.start()
+    try:
+        eventually(lambda: len(interconnect.calls("ovnkube")) == 1)
+        interconnect.maps("dpu-host-2")
+        process.communicate(timeout=15)
+    finally:
+        stop(process)
+    assert process.returncode == 128 + signal.SIGKILL
+
+
+def test_the_end_of_the_pod_is_the_end_of_the_program(interconnect: Box) -> None:
+    interconnect.says("ovnkube", run=LINGER)
+    process = interconnect.start()
+    try:
+        eventually(lambda: len(interconnect.calls("ovnkube")) == 1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=15)
+    finally:
+        stop(process)
+    assert "stopped" in interconnect.calls_file.read_text(encoding="utf-8")
+
+
+def test_the_exit_code_of_the_program_is_that_of_the_container(interconnect: Box) -> None:
     interconnect.says("ovnkube", run="exit 7")
     code, _ = interconnect.run()
     assert code == 7
@@ -482,7 +517,7 @@ class Answers(BaseHTTPRequestHandler):
     body = ""
     asked: "list[str]" = []  # noqa: RUF012 - shared on purpose
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class's name
+    def do_GET(self) -> None:
         type(self).asked.append(self.path)
         self.send_response(self.status)
         self.end_headers()
@@ -564,7 +599,7 @@ def test_the_mapping_is_waited_for(tmp_path: Path) -> None:
         ("sbdb", "", False),
     ],
 )
-def test_a_probe_asks_the_program_itself(tmp_path: Path, probe: str, answer: str, well: bool) -> None:
+def test_a_probe_asks_the_program_itself(tmp_path: Path, probe: str, answer: str, *, well: bool) -> None:
     box = Box(tmp_path)
     for name in ("ovn-controller", "ovn-northd"):
         (box.run_ovn / f"{name}.pid").write_text("42\n", encoding="utf-8")
@@ -584,7 +619,7 @@ def test_a_probe_fails_where_the_program_has_not_started(tmp_path: Path, probe: 
 @pytest.mark.parametrize(("status", "well"), [(200, True), (503, False)])
 @pytest.mark.parametrize("probe", ["ovnkube-alive", "ovnkube-ready"])
 def test_ovnkube_is_alive_and_ready_when_its_last_step_answers(
-    tmp_path: Path, server: tuple[type[Answers], int], probe: str, status: int, well: bool
+    tmp_path: Path, server: tuple[type[Answers], int], probe: str, status: int, *, well: bool
 ) -> None:
     answers, port = server
     answers.status = status

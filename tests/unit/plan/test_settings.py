@@ -42,32 +42,35 @@ def values(settings: DpuSettings) -> dict[conf.Key, str]:
 
 def test_release_4_20_gets_the_settings_that_its_start_script_would_pass() -> None:
     found = values(derive())
-    assert found.items() >= {
-        ("default", "mtu"): "1400",
-        ("default", "inactivity-probe"): "180000",
-        ("kubernetes", "apiserver"): "https://api-int.tenant-1.example.com:6443",
-        ("kubernetes", "healthz-bind-address"): "0.0.0.0:10256",
-        ("kubernetes", "ovn-empty-lb-events"): "true",
-        ("ovnkubernetesfeature", "enable-interconnect"): "true",
-        ("ovnkubernetesfeature", "enable-multi-network"): "true",
-        ("ovnkubernetesfeature", "enable-network-segmentation"): "true",
-        ("ovnkubernetesfeature", "enable-admin-network-policy"): "true",
-        ("ovnkubernetesfeature", "enable-egress-ip"): "true",
-        ("ovnkubernetesfeature", "enable-egress-firewall"): "true",
-        ("ovnkubernetesfeature", "enable-egress-qos"): "true",
-        ("ovnkubernetesfeature", "enable-egress-service"): "true",
-        ("ovnkubernetesfeature", "enable-multi-external-gateway"): "true",
-        ("gateway", "mode"): "shared",
-        ("gateway", "interface"): "br-ex",
-        ("gateway", "disable-snat-multiple-gws"): "true",
-        ("gateway", "disable-forwarding"): "true",
-        ("gateway", "v4-masquerade-subnet"): "169.254.0.0/17",
-        ("gateway", "v6-masquerade-subnet"): "fd69::/112",
-        ("logging", "acl-logging-rate-limit"): "20",
-        ("metrics", "bind-address"): "127.0.0.1:29103",
-        ("metrics", "ovn-metrics-bind-address"): "127.0.0.1:29105",
-        ("ovnkubenode", "mode"): "dpu",
-    }.items()
+    assert (
+        found.items()
+        >= {
+            ("default", "mtu"): "1400",
+            ("default", "inactivity-probe"): "180000",
+            ("kubernetes", "apiserver"): "https://api-int.tenant-1.example.com:6443",
+            ("kubernetes", "healthz-bind-address"): "0.0.0.0:10256",
+            ("kubernetes", "ovn-empty-lb-events"): "true",
+            ("ovnkubernetesfeature", "enable-interconnect"): "true",
+            ("ovnkubernetesfeature", "enable-multi-network"): "true",
+            ("ovnkubernetesfeature", "enable-network-segmentation"): "true",
+            ("ovnkubernetesfeature", "enable-admin-network-policy"): "true",
+            ("ovnkubernetesfeature", "enable-egress-ip"): "true",
+            ("ovnkubernetesfeature", "enable-egress-firewall"): "true",
+            ("ovnkubernetesfeature", "enable-egress-qos"): "true",
+            ("ovnkubernetesfeature", "enable-egress-service"): "true",
+            ("ovnkubernetesfeature", "enable-multi-external-gateway"): "true",
+            ("gateway", "mode"): "shared",
+            ("gateway", "interface"): "br-ex",
+            ("gateway", "disable-snat-multiple-gws"): "true",
+            ("gateway", "disable-forwarding"): "true",
+            ("gateway", "v4-masquerade-subnet"): "169.254.0.0/17",
+            ("gateway", "v6-masquerade-subnet"): "fd69::/112",
+            ("logging", "acl-logging-rate-limit"): "20",
+            ("metrics", "bind-address"): "127.0.0.1:29103",
+            ("metrics", "ovn-metrics-bind-address"): "127.0.0.1:29105",
+            ("ovnkubenode", "mode"): "dpu",
+        }.items()
+    )
     assert ("ovnkubernetesfeature", "enable-preconfigured-udn-addresses") not in found
     assert derive().flags == ("--enable-multicast",)
 
@@ -192,12 +195,15 @@ def test_the_encap_port_and_the_tool_that_keeps_it_untracked_go_to_the_start_scr
 def test_the_audit_log_is_kept_as_in_the_tenant() -> None:
     audit = {"destination": "libc", "syslogFacility": "local3", "maxFileSize": 7, "maxLogFiles": 2, "rateLimit": 5}
     settings = derive(operator_network=network(policyAuditConfig=audit))
-    assert settings.env.items() >= {
-        "ACL_LOG_DESTINATION": "libc",
-        "ACL_LOG_FACILITY": "local3",
-        "ACL_LOG_MAX_MB": "7",
-        "ACL_LOG_MAX_FILES": "2",
-    }.items()
+    assert (
+        settings.env.items()
+        >= {
+            "ACL_LOG_DESTINATION": "libc",
+            "ACL_LOG_FACILITY": "local3",
+            "ACL_LOG_MAX_MB": "7",
+            "ACL_LOG_MAX_FILES": "2",
+        }.items()
+    )
     assert values(settings)[("logging", "acl-logging-rate-limit")] == "5"
 
 

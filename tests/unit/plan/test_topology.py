@@ -67,15 +67,17 @@ def test_without_annotations_the_version_is_that_of_the_cluster() -> None:
     ("version", "supported"),
     [("4.14.0", False), ("4.19.30", False), ("4.20.0", True), ("4.21.0-rc.1", True), ("5.2.0-ec.1", True)],
 )
-def test_interconnect_is_supported_from_4_20_on(version: str, supported: bool) -> None:
+def test_interconnect_is_supported_from_4_20_on(version: str, *, supported: bool) -> None:
     found = detect(of_release(example_tenant(), version))
     assert found.supported is supported
     assert found.settled
     assert supported or (found.reason == "UnsupportedRelease" and support_sentence() in found.message)
 
 
-@pytest.mark.parametrize(("version", "supported"), [("4.9.1", False), ("4.10.1", True), ("4.13.9", True), ("4.14.0", False)])
-def test_central_is_supported_from_4_10_to_4_13(version: str, supported: bool) -> None:
+@pytest.mark.parametrize(
+    ("version", "supported"), [("4.9.1", False), ("4.10.1", True), ("4.13.9", True), ("4.14.0", False)]
+)
+def test_central_is_supported_from_4_10_to_4_13(version: str, *, supported: bool) -> None:
     assert detect(central_tenant(version)).supported is supported
 
 
@@ -102,7 +104,9 @@ def test_the_minor_release_is_read_from_every_form_of_version(version: str, mino
 @pytest.mark.parametrize("where", ["clusterNetwork", "serviceNetwork"])
 def test_ipv6_is_refused_wherever_it_is(where: str) -> None:
     tenant, network = changed(example_tenant(), TenantKey.OPERATOR_NETWORK)
-    network["spec"][where].append({"cidr": "fd01::/48", "hostPrefix": 64} if where == "clusterNetwork" else "fd02::/112")
+    network["spec"][where].append(
+        {"cidr": "fd01::/48", "hostPrefix": 64} if where == "clusterNetwork" else "fd02::/112"
+    )
     assert (detect(tenant).reason, detect(tenant).supported) == ("UnsupportedIPFamily", False)
 
 

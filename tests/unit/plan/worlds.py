@@ -52,7 +52,9 @@ def example_tenant() -> TenantWorld:
 
 
 def with_object(tenant: TenantWorld, key: TenantKey, value: Seen | Obj) -> TenantWorld:
-    return dataclasses.replace(tenant, objects={**tenant.objects, key: value if isinstance(value, Seen) else seen(value)})
+    return dataclasses.replace(
+        tenant, objects={**tenant.objects, key: value if isinstance(value, Seen) else seen(value)}
+    )
 
 
 def changed(tenant: TenantWorld, key: TenantKey) -> tuple[TenantWorld, Obj]:
@@ -167,7 +169,11 @@ def planned(tenant: TenantWorld | None = None, infra: InfraWorld | None = None, 
 
 def two_sentences(message: str) -> bool:
     """Whether a message says what is wrong and what to do about it."""
-    return message.endswith(".") and message[0].isupper() | message[0].isdigit() | message.startswith("dpu-") and ". " in message
+    return (
+        message.endswith(".")
+        and message[0].isupper() | message[0].isdigit() | message.startswith("dpu-")
+        and ". " in message
+    )
 
 
 def fixture_folders() -> list[Path]:

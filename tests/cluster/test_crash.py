@@ -1,0 +1,158 @@
+"""SIGKILL after each single write of a first reconcile: the next start ends where an undisturbed run ends."""
+
+import asyncio
+import json
+import re
+import urllib.parse
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from dpu_operator.world import HASH_ANNOTATION
+from tests.cluster import health
+from tests.cluster.spaces import machine_config, resource, settled, spaces, told
+from tests.lab import audit
+from tests.lab.client import Object, kind_of, name_of
+from tests.lab.controlplane import ControlPlane
+from tests.lab.stage import CONFIG, Stage
+from tests.lab.waiting import eventually
+from tests.lab.writegate import WriteGate
+
+MOST = 36
+"""Writes of a first reconcile at most; it makes 25 to 30, depending on how the pool's answers fall together."""
+KINDS = (
+    "v1/ConfigMap", "v1/Secret", "v1/ServiceAccount", "apps/v1/DaemonSet",
+    "rbac.authorization.k8s.io/v1/Role", "rbac.authorization.k8s.io/v1/RoleBinding",
+)  # fmt: skip
+_SPACE = re.compile(r"/namespaces/(crash-\d\d)/|/machineconfigs/99-(crash-\d\d)-")
+
+Write = tuple[str, str]
+"""Method and path."""
+
+
+def space_of(path: str) -> str:
+    """The space that a write is for; '' for none of ours."""
+    found = _SPACE.search(path)
+    return (found[1] or found[2]) if found else ""
+
+
+class QuotaGate(WriteGate):
+    """Counts the writes for each space by itself and holds them by its number: crash-07 gets 7.
+
+    So one operator can be killed once, and has then been killed after 0, 1, 2, … writes: the resources share nothing
+    that is written.
+    """
+
+    def __init__(self, cluster: ControlPlane, token: str) -> None:
+        super().__init__(cluster, token)
+        self.done: defaultdict[str, list[Write]] = defaultdict(list)
+        """The writes that were let through and answered, by space."""
+        self.held: set[str] = set()
+        self._let_in: Counter[str] = Counter()
+
+    def _counts(self, request: web.Request) -> bool:
+        return False  # by the class above; it is done here
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        space = space_of(request.path) if super()._counts(request) else ""
+        if not space:
+            return await super()._handle(request)
+        if self._let_in[space] >= int(space[-2:]):
+            self.held.add(space)
+            await asyncio.Event().wait()  # until its sender is dead
+        self._let_in[space] += 1
+        answer = await super()._handle(request)
+        self.done[space].append((request.method, request.path))
+        return answer
+
+
+@pytest.fixture
+def crash(idle: Stage) -> Iterator[Stage]:
+    """The installed operator, and a space for each number of writes."""
+    with spaces(idle, [f"crash-{number:02}" for number in range(MOST)]):
+        yield idle
+
+
+def test_killed_after_any_single_write_the_next_start_converges_and_rewrites_nothing(
+    crash: Stage, tmp_path: Path
+) -> None:
+    done = killed_after_each_write(crash, tmp_path)
+    assert all(len(done[space]) == int(space[-2:]) for space in [*done][:-1])
+    *stopped, whole = done
+    before = [write for space in done for write in done[space] if is_object(write)]
+
+    restarted = audit.now()
+    crash.process.start()
+    for space in done:
+        crash.wait(lambda space=space: settled(crash, space), f"{space} to settle", timeout=60)  # type: ignore[misc]
+
+    expected = made(crash, whole)
+    for space in stopped:
+        assert made(crash, space) == expected, f"{space} is not as an undisturbed run leaves it"
+    log = crash.lab.infra.audit_log
+    after = [(each.verb, urllib.parse.urlsplit(each.uri).path) for each in audit.writes(log, user=crash.account.user,
+             since=restarted)]  # fmt: skip
+    assert not [write for write in after if space_of(write[1]) == whole], "what was finished is written again"
+    again = Counter(path for _, path in before) + Counter(path for _, path in after if is_object(("", path)))
+    assert not [path for path, count in again.items() if count > 1], "what was right is written again"
+    assert not [each for each in after if each[0] not in ("patch", "create")]
+
+
+def killed_after_each_write(stage: Stage, folder: Path) -> dict[str, list[Write]]:
+    """One resource after another in the space of its quota, until one settles without having been held; then SIGKILL.
+
+    Returns the writes that were let through, by space; the last space is that of the undisturbed run.
+    """
+    token = stage.account.token()
+    with QuotaGate(stage.lab.infra, token) as gate:
+        gated = Stage(stage.lab, folder)
+        gated.account.write_kubeconfig(gated.kubeconfig, gate.access())
+        gated.process.start()
+        try:
+            for number in range(MOST):
+                space = f"crash-{number:02}"
+                stage.lab.infra.admin.create(resource(space))
+                gated.wait(lambda space=space: space in gate.held or finished(gated, space), f"{space} to stop")  # type: ignore[misc]
+                if space not in gate.held:
+                    break
+                gated.wait(lambda space=space, number=number: len(gate.done[space]) == number, f"{space}'s answers")  # type: ignore[misc]
+            else:
+                pytest.fail(f"a first reconcile makes {MOST} writes or more: raise MOST")
+        finally:
+            gated.process.kill()
+        return {space: list(gate.done[space]) for space in (f"crash-{each:02}" for each in range(number + 1))}
+
+
+def finished(stage: Stage, space: str) -> bool:
+    """Whether nothing is left to be written."""
+    return settled(stage, space) and told(stage, space)
+
+
+def is_object(write: Write) -> bool:
+    """Whether it writes an object of ours, or the finalizer: neither a status nor an Event."""
+    return not write[1].endswith(("/status", "/events"))
+
+
+def made(stage: Stage, space: str) -> str:
+    """Everything in a space and its MachineConfig, and the status, as text in which spaces cannot be told apart."""
+    admin = stage.lab.infra.admin
+    items = [item for kind in KINDS for item in admin.list(kind, space)]
+    items += [item for item in admin.list(health.MACHINE_CONFIG) if name_of(item) == machine_config(space)]
+    items += admin.list(CONFIG, space)
+    bare = [_bare(item) for item in sorted(items, key=lambda item: (kind_of(item), name_of(item)))]
+    text = json.dumps(bare, indent=1, sort_keys=True).replace(space, "SPACE")
+    return re.sub(r"rendered-SPACE-[0-9a-f]{32}", "RENDERED", text)
+
+
+def _bare(item: Object) -> Object:
+    """Without what differs between two objects that were made alike: identity, versions, times, hashes over these."""
+    dropped = ("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation")
+    meta = {key: value for key, value in item["metadata"].items() if key not in dropped}
+    notes = {key: value for key, value in meta.get("annotations", {}).items() if key != HASH_ANNOTATION}
+    meta |= {"annotations": notes, "ownerReferences": [each | {"uid": ""} for each in meta.get("ownerReferences", [])]}
+    conditions = [each | {"lastTransitionTime": ""} for each in item.get("status", {}).get("conditions", [])]
+    status = {"status": item["status"] | {"conditions": conditions}} if "status" in item else {}
+    return {**item, "metadata": meta, **status}
