@@ -110,8 +110,8 @@ def _render(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     render = commands.add_parser(
         "render",
         help="print what would be applied for a tenant, from folders of YAML, without any cluster",
-        description="Print what would be applied for a tenant, from folders of YAML objects (one file an object, or"
-        " what `oc adm inspect` writes), without any cluster. Without arguments: the example that comes with it.",
+        description="Print what would be applied for a tenant, from folders of YAML objects (one file an object, or\n"
+        "what `oc adm inspect` writes), without any cluster. Without arguments: the example that comes with it.",
         epilog=_RENDER_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -129,8 +129,8 @@ def _check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     check = commands.add_parser(
         "check",
         help="try a tenant's kubeconfig: what works, what is missing, when it expires",
-        description="Try a tenant's kubeconfig: is it accepted, does the API server answer, may it get, list and watch"
-        " each object that the operator needs, and when does it expire.",
+        description="Try a tenant's kubeconfig: is it accepted, does the API server answer, may it get, list and watch\n"
+        "each object that the operator needs, and when does it expire.",
         epilog=_CHECK_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -8,25 +8,27 @@ import random
 import signal
 import sys
 import time
-from contextlib import ExitStack
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
-from tests.bench import first, rest, sync
+from tests.bench import first, process, rest, sync
 from tests.bench.figures import verdicts
 from tests.bench.scene import Scene, say
+from tests.bench.sides import Side
 from tests.lab.errors import LabError
 
 PARTS = ("first", "sync", "burst", "idle", "tenants")
 """In this order: what needs a fresh operator first, what leaves most behind last."""
-RATIOS = {"sync", "burst"}
 
 Raw = dict[str, Any]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print, and leave nothing behind; the exit code is 0 also where a target is missed."""
+    """Measure, print, and leave nothing behind; a missed target is a figure, a part that broke is exit code 1."""
     options = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -37,46 +39,47 @@ def main(argv: list[str] | None = None) -> int:
     except LabError as error:
         print(f"error: {error.problem}\n{error.remedy}", file=sys.stderr)
         return 1
-    text = json.dumps(result)
     if options.output:
         options.output.write_text(json.dumps(result, indent=2) + "\n")
     for name, verdict in result["targets"].items():
         say(f"{name}: {verdict}")
-    print(text)
-    return 0
+    print(json.dumps(result))
+    return 1 if result["broken"] else 0
 
 
 def measure(parts: list[str], *, quick: bool) -> Raw:
-    """Bring everything up and measure these parts."""
-    began = time.monotonic()
+    """Bring everything up and measure these parts; one that breaks takes only its own figures away."""
+    began, load = time.monotonic(), process.machine_ticks()
     figures: Raw = {}
     raw: Raw = {}
+    broken: dict[str, str] = {}
     with Scene() as scene:
-        # A collection of the bench's own garbage must not fall into somebody's sample.
-        gc.collect()
-        gc.disable()
-        for part in [each for each in PARTS if each in parts and each not in RATIOS | {"idle", "tenants"}]:
-            say(f"{part} …")
-            found, raw[part] = _first(scene, quick=quick)
-            figures |= found
-        if RATIOS & set(parts):
-            found, more = _ratios(scene, parts, quick=quick)
-            figures |= found
-            raw |= more
-        gc.enable()
-        if "idle" in parts:
-            found, raw["idle"] = rest.idle(scene, seconds=60 if quick else 300)
-            figures |= found
-        if "tenants" in parts:
-            found, raw["tenants"] = rest.tenants(scene, seconds=20 if quick else 60)
-            figures |= found
+        for part in PARTS:
+            if part not in parts:
+                continue
+            # A collection of the bench's own garbage must not fall into somebody's sample.
+            gc.collect()
+            gc.disable()
+            try:
+                found, raw[part] = MEASURES[part](scene, quick=quick)
+                figures |= found
+            except Exception as error:
+                traceback.print_exc()
+                broken[part] = f"{type(error).__name__}: {error}".partition("\n")[0][:500]
+            finally:
+                gc.enable()
     return {
         "operator": {**figures, "raw": raw},
         "targets": verdicts(figures),
         "quick": quick,
         "parts": [each for each in PARTS if each in parts],
+        "broken": broken,
         "took_seconds": round(time.monotonic() - began),
-        "machine": {"cpus": os.cpu_count(), "python": sys.version.split()[0], "load_1m": round(os.getloadavg()[0], 2)},
+        "machine": {
+            "cpus": os.cpu_count(),
+            "python": sys.version.split()[0],
+            "busy_percent": process.busy_percent(load),
+        },
     }
 
 
@@ -85,27 +88,48 @@ def _first(scene: Scene, *, quick: bool) -> tuple[Raw, Raw]:
         return first.first_apply(scene, writer, samples=3 if quick else 10)
 
 
-def _ratios(scene: Scene, parts: list[str], *, quick: bool) -> tuple[Raw, Raw]:
-    """What is a ratio to the copying floor, with the floor running."""
+def _sync(scene: Scene, *, quick: bool) -> tuple[Raw, Raw]:
+    rng = random.Random(time.time_ns())
+    with _two_sides(scene) as (operator, floor, _):
+        return sync.sync(operator, floor, samples=50 if quick else 250, rng=rng)
+
+
+def _burst(scene: Scene, *, quick: bool) -> tuple[Raw, Raw]:
+    with _two_sides(scene) as (operator, floor, copier):
+        pids = {"operator": scene.pid, "floor": copier.pid}
+        counter = scene.request_counter()
+        return sync.burst(operator, floor, pids=pids, requests=counter, seconds=15 if quick else 60)
+
+
+@contextmanager
+def _two_sides(scene: Scene) -> Iterator[tuple[Side, Side, process.Floor]]:
+    """The operator and the copying floor, both in service."""
     scene.ensure_tenant()
-    figures: Raw = {}
-    raw: Raw = {}
-    with ExitStack() as stack:
-        floor = stack.enter_context(scene.floor())
-        operator_side, floor_side = (stack.enter_context(scene.side(name)) for name in ("operator", "floor"))
-        if "sync" in parts:
-            say("sync …")
-            found, raw["sync"] = sync.sync(
-                operator_side, floor_side, samples=50 if quick else 250, rng=random.Random(time.time_ns())
-            )
-            figures |= found
-        if "burst" in parts:
-            pids = {"operator": scene.pid, "floor": floor.pid}
-            found, raw["burst"] = sync.burst(
-                operator_side, floor_side, pids=pids, requests=scene.request_counter(), seconds=15 if quick else 60
-            )
-            figures |= found
-    return figures, raw
+    with scene.floor() as copier, scene.side("operator") as operator, scene.side("floor") as floor:
+        yield operator, floor, copier
+
+
+def _idle(scene: Scene, *, quick: bool) -> tuple[Raw, Raw]:
+    return rest.idle(scene, seconds=60 if quick else 300)
+
+
+def _tenants(scene: Scene, *, quick: bool) -> tuple[Raw, Raw]:
+    return rest.tenants(scene, seconds=20 if quick else 60)
+
+
+class Measure(Protocol):
+    """One part: its figures, and what they are made of."""
+
+    def __call__(self, scene: Scene, *, quick: bool) -> tuple[Raw, Raw]: ...
+
+
+MEASURES: Mapping[str, Measure] = {
+    "first": _first,
+    "sync": _sync,
+    "burst": _burst,
+    "idle": _idle,
+    "tenants": _tenants,
+}
 
 
 def _parser() -> argparse.ArgumentParser:

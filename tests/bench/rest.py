@@ -99,3 +99,4 @@ def _wait(seconds: float, what: str, scene: Scene) -> None:
     while (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, SLICE))
         _ = scene.pid
+    scene.awake()

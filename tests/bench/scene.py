@@ -89,6 +89,11 @@ class Scene:
         """The end of the operator's log, for a message."""
         return f"The operator says:\n{self.stage.process.text()[-3000:]}"
 
+    def awake(self) -> None:
+        """After a long wait: drop connections that the API servers have dropped meanwhile (they keep them 90 s)."""
+        self.admin.close()
+        self.tenant.admin.close()
+
     # -- tenants ------------------------------------------------------------------------------------------------
 
     def furnish(self, space: str) -> None:

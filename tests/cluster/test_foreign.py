@@ -1,6 +1,6 @@
 """An object that bears our name and is not ours: it stays as it is, somebody is told, and we go on when it is gone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -86,57 +86,69 @@ SECRETS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Scene:
+    """The operator runs, and foreign objects are where it wants to write."""
+
+    stage: Stage
+    before: dict[str, Object]
+    """The foreign objects by their space."""
+
+
 @pytest.fixture(scope="module")
-def running(installed: Stage) -> Iterator[Stage]:
-    """The operator runs, and there is a space for each case."""
+def scene(installed: Stage) -> Iterator[Scene]:
+    """A space for each case: the foreign object first, then the resource."""
     with spaces(installed, [each.space for each in CASES + SECRETS]), operating(installed):
-        yield installed
+        yield Scene(installed, _begin(installed, CASES))
 
 
 @pytest.fixture(scope="module")
-def central(running: Stage) -> Iterator[Stage]:
-    """The tenant has a central OVN, which needs a Secret."""
-    running.lab.contents.load(CENTRAL)
-    yield running
-    running.lab.contents.load(INTERCONNECT)
+def central(scene: Scene) -> Iterator[Scene]:
+    """The same for a tenant that has a central OVN, which needs a Secret."""
+    contents = scene.stage.lab.contents
+    contents.load(CENTRAL)
+    yield Scene(scene.stage, _begin(scene.stage, SECRETS, ovnKubeImage=IMAGE))
+    contents.load(INTERCONNECT)
+
+
+def _begin(stage: Stage, cases: Sequence[Foreign], **spec: object) -> dict[str, Object]:
+    admin = stage.lab.infra.admin
+    before = {each.space: admin.create(each.item) for each in cases}
+    for each in cases:
+        if each.kind.endswith("/DaemonSet"):
+            stage.wait(lambda each=each: "observedGeneration" in _get(stage, each)["status"], "its controller")  # type: ignore[misc]
+            before[each.space] = _get(stage, each)
+    for each in cases:
+        admin.create(resource(each.space, **spec))
+    return before
 
 
 @pytest.mark.parametrize("foreign", CASES, ids=str)
-def test_a_foreign_object_of_our_name_stays_is_named_and_makes_room_when_removed(
-    running: Stage, foreign: Foreign
-) -> None:
-    _stays_and_makes_room(running, foreign, resource(foreign.space))
+def test_a_foreign_object_of_our_name_stays_as_it_is_and_is_named(scene: Scene, foreign: Foreign) -> None:
+    _stays_and_is_named(scene, foreign)
 
 
 @pytest.mark.parametrize("foreign", SECRETS, ids=str)
-def test_a_foreign_secret_of_our_name_stays_is_named_and_makes_room_when_removed(
-    central: Stage, foreign: Foreign
-) -> None:
-    _stays_and_makes_room(central, foreign, resource(foreign.space, ovnKubeImage=IMAGE))
+def test_a_foreign_secret_of_our_name_stays_as_it_is_and_is_named(central: Scene, foreign: Foreign) -> None:
+    _stays_and_is_named(central, foreign)
 
 
-def _stays_and_makes_room(stage: Stage, foreign: Foreign, wanted: Object) -> None:
-    admin, began = stage.lab.infra.admin, audit.now()
-    before = admin.create(foreign.item)
-    if foreign.kind.endswith("/DaemonSet"):
-        stage.wait(lambda: "observedGeneration" in _get(stage, foreign)["status"], "the DaemonSet's controller")
-        before = _get(stage, foreign)
-    admin.create(wanted)
-
+def _stays_and_is_named(scene: Scene, foreign: Foreign) -> None:
+    stage, before, admin = scene.stage, scene.before[foreign.space], scene.stage.lab.infra.admin
     reason = "MachineConfigForeign" if foreign.condition == APPLIED else "ForeignObject"
-    condition = stage.wait_condition(foreign.condition, "False", reason=reason, namespace=foreign.space, timeout=10)
-    where = f"{before['kind']} {foreign.name}"
-    assert condition["message"].startswith(where)
+    condition = stage.wait_condition(foreign.condition, "False", reason=reason, namespace=foreign.space)
+    assert condition["message"].startswith(f"{before['kind']} {foreign.name} exists")
     assert condition["message"].endswith("left alone. Rename or delete it.")
-    assert stage.conditions(foreign.space)["Degraded"]["status"] == "True"
-    assert (admin.find("apps/v1/DaemonSet", "ovnkube-node", foreign.space) is None) == (
-        foreign.condition != APPLIED and "daemonset" not in foreign.space
-    ), "pods that mount a foreign object must not start, and others must"
     stage.wait_condition("Progressing", "False", namespace=foreign.space)
+    assert stage.conditions(foreign.space)["Degraded"]["status"] == "True"
+    # Pods that mount a foreign object must not start.
+    made = {each["metadata"]["name"] for each in admin.list("apps/v1/DaemonSet", foreign.space)}
+    assert made == (set() if foreign.condition != APPLIED and "daemonset" not in foreign.space else {"ovnkube-node"})
     assert _get(stage, foreign) == before
-    tried = audit.writes(stage.lab.infra.audit_log, user=stage.account.user, since=began)
+    tried = audit.writes(stage.lab.infra.audit_log, user=stage.account.user)
     assert not [each for each in tried if (each.name, each.namespace) == (foreign.name, foreign.place or "")]
 
+    # And when it is removed, we go on.
     admin.delete(foreign.kind, foreign.name, foreign.place)
     stage.wait(lambda: settled(stage, foreign.space), f"{foreign.space} to go on")
     after = _get(stage, foreign)

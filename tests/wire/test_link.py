@@ -250,3 +250,11 @@ async def test_an_answer_to_anybody_wakes_those_who_wait_on_their_own(
     await witness.until(lambda: witness.gate.link.state is LinkState.DOWN)
     await server.start()
     await witness.until(lambda: len(witness.listed) == 3)
+
+
+async def test_closing_the_cluster_breaks_its_watches_off(server: Server, witness: Witness, cluster: Cluster) -> None:
+    witness.watch()
+    await server.until(lambda: len(server.streams) == 1)
+    await cluster.close()
+    await witness.until(lambda: witness.gate.link.message == "the client was closed")
+    assert len(witness.listed) == 1

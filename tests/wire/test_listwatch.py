@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from dpu_operator.kube.client import Cluster
 from dpu_operator.kube.errors import ApiError
 from dpu_operator.kube.listwatch import Changed
 from dpu_operator.world import LinkState, Sight
@@ -398,10 +397,3 @@ async def test_who_stops_listening_leaves_no_connection_open(server: Server, wit
     await server.until(lambda: len(server.streams) == 1)
     task.cancel()
     await server.until(lambda: len(server.streams) == 0)
-
-
-async def test_closing_the_cluster_breaks_its_watches_off(server: Server, witness: Witness, cluster: Cluster) -> None:
-    await watching(server, witness)
-    await cluster.close()
-    await witness.until(lambda: witness.gate.link.message == "the client was closed")
-    assert len(witness.listed) == 1

@@ -79,6 +79,8 @@ class InfraFeed:
         self.nodes = self._feeds.add(NODE, keep=infra_node, on_change=self._changed)
         self.ovnkube = self._feeds.add(DAEMON_SET, INFRA_OVN_NAMESPACE, name="ovnkube-node", on_change=self._changed)
         self._rendered: dict[str, Obj] = {}
+        self._strangers = Feeds(cluster)
+        self._foreign: dict[str, Shelf] = {}
 
     def _changed(self, _: Obj | None) -> None:
         self._on_change()

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dpu_operator.kube.errors import ApiError, ClusterError
-from dpu_operator.world import EVENT, Kind, Obj, Ref, kind_of
+from dpu_operator.world import EVENT, NAMESPACE, Kind, Obj, Ref, kind_of
 
 Refusal = Callable[[str, Ref], ClusterError | None]
 
@@ -129,7 +129,13 @@ class ApiServer:
         return copy.deepcopy(self.objects[ref])
 
     async def list(
-        self, kind: Kind, namespace: str | None = None, *, name: str | None = None, label_selector: str | None = None
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        name: str | None = None,
+        label_selector: str | None = None,
+        limit: int | None = None,
     ) -> tuple[list[Obj], str]:
         await asyncio.sleep(0)
         self._check("list", Ref(kind, namespace, name or ""))
@@ -148,6 +154,13 @@ class ApiServer:
     ) -> AsyncGenerator[tuple[str, Obj], None]:
         self._check("watch", Ref(kind, namespace, name or ""))
         return self._changes(int(resource_version), kind, namespace, name, label_selector)
+
+    async def version(self) -> Obj:
+        self._check("get", Ref(NAMESPACE, None, "/version"))
+        return {"gitVersion": "v1.33.5"}
+
+    async def review_access(self, verb: str, ref: Ref) -> bool:
+        return self.refuse(verb, ref) is None
 
     async def close(self) -> None:
         self.closed = True

@@ -267,3 +267,9 @@ def test_every_reason_of_these_modules_is_camel_case_and_no_reason_is_in_two_cla
     reasons = {judged.reason for table in ALL.values() for judged, *_ in table.values()}
     assert all(reason[0].isupper() and reason.isalnum() for reason in reasons)
     assert len(c.MOVING | c.IDLE | c.SLOW) == len(c.MOVING) + len(c.IDLE) + len(c.SLOW)
+
+
+@pytest.mark.parametrize(("late", "named"), [(3, "dpu-0, dpu-1, dpu-2."), (4, "dpu-0, dpu-1, dpu-2 and others.")])
+def test_at_most_three_unmapped_nodes_are_named(late: int, named: str) -> None:
+    judged = c.nodes_mapped({}, [], [node(f"dpu-{i}") for i in range(late)])
+    assert f"not so {named}" in judged.message

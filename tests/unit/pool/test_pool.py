@@ -255,3 +255,9 @@ def test_the_second_in_a_namespace_is_told_to_move() -> None:
     assert conflict_problem(infra).endswith(
         "Put each OVNKubeConfig into a namespace of its own, or delete one of the two."
     )
+
+
+@pytest.mark.parametrize(("late", "named"), [(3, "dpu-0, dpu-1, dpu-2."), (4, "dpu-0, dpu-1, dpu-2 and others.")])
+def test_at_most_three_machines_are_named(late: int, named: str) -> None:
+    nodes = tuple(node(f"dpu-{i}", OLD, OLD) for i in range(late))
+    assert f"not yet {named}" in judge(dataclasses.replace(well(), nodes=nodes)).message
