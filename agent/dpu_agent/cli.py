@@ -22,6 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("status", help="say how the host is")
     chosen = parser.parse_args(arguments)
     sys.stderr.write(
-        f"This release of dpu-agent cannot {chosen.command} yet. Configure the host by hand until one that can.\n"
+        f"The command `dpu-agent {chosen.command}` does nothing in this release. Configure the DPU's host by hand.\n"
     )
     return 1

@@ -62,9 +62,9 @@ class Fleet:
     async def gone(self, uid: str) -> None:
         """The API server no longer has it."""
         session = self._sessions.pop(uid, None)
-        self.configs.pop(uid, None)
         if session is not None:
             await session.close()
+        self.configs.pop(uid, None)
         self.wake_all()
 
     async def run(self, uid: str, until: Awaitable[Any]) -> None:

@@ -15,6 +15,8 @@ from dpu_operator.observe.infra import NamespaceFeed
 from dpu_operator.observe.shelf import is_older
 from dpu_operator.observe.tenant import TenantFeed
 from dpu_operator.plan import mirrors
+from dpu_operator.plan.diff import is_ours
+from dpu_operator.plan.objects import text_at
 from dpu_operator.report import events, logs, status
 from dpu_operator.world import (
     CONFIG_MAP,
@@ -77,11 +79,16 @@ class Session:
         self._before_tenant = TenantWorld()
         self._copies: dict[TenantKey, Ref] = {}
         self._failures = 0
+        self._closed = False
         self._written: Obj | None = None
 
     @property
     def _config(self) -> Obj:
         return self._fleet.configs[self._uid]
+
+    @property
+    def _deleting(self) -> bool:
+        return bool(self._config["metadata"].get("deletionTimestamp"))
 
     @property
     def title(self) -> str:
@@ -99,9 +106,9 @@ class Session:
         stop = asyncio.ensure_future(until)
         delay: float | None = 0.0
         try:
-            while not stop.done():
+            while not (stop.done() or self._closed):
                 await self._sleep(stop, delay)
-                if not stop.done():
+                if not (stop.done() or self._closed):
                     delay = await self._turn()
         finally:
             stop.cancel()
@@ -118,8 +125,10 @@ class Session:
     async def _sleep(self, stop: "asyncio.Future[Any]", delay: float | None) -> None:
         """Wait to be woken, at most `delay` seconds, then long enough that changes which belong together are there."""
         woken = asyncio.ensure_future(self._wake.wait())
-        await asyncio.wait({woken, stop}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-        woken.cancel()
+        try:
+            await asyncio.wait({woken, stop}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
         since_last = self._time() - self._ended
         pause = PAUSE_AFTER_COPY if self._copied else PAUSE - since_last
         if pause > 0:
@@ -154,13 +163,12 @@ class Session:
         self._credential = reading.credential
         namespace = spec.get("tenantNamespace", "openshift-ovn-kubernetes")
         feed = self._tenant
-        if feed and reading.access and feed.access.fingerprint == reading.access.fingerprint:
-            if feed.namespace == namespace:
-                return
-            self._before_tenant = TenantWorld()  # another namespace's objects are no answer for this one
-        elif feed:
-            self._before_tenant = self._tenant_world()
+        same_place = feed is not None and feed.namespace == namespace
+        if feed and reading.access and feed.access.fingerprint == reading.access.fingerprint and same_place:
+            return
         if feed:
+            # Another namespace's objects are no answer for this one.
+            self._before_tenant = self._tenant_world() if same_place else TenantWorld()
             self._tenant = None
             await feed.close()
         if reading.access:
@@ -196,7 +204,7 @@ class Session:
         ours = planning.machine_config_name(spec["poolName"])
         machine_config = await fleet.infra.machine_config(ours)
         rendered = UNSEEN
-        if pool.object and (name := pool.object.get("spec", {}).get("configuration", {}).get("name")):
+        if name := text_at(pool.object, "spec", "configuration", "name"):
             rendered = await fleet.infra.rendered(name)
         live = dict(self._namespace.live())
         if machine_config.object:
@@ -216,7 +224,8 @@ class Session:
             nodes_sight=Sight.PRESENT if fleet.infra.nodes.complete else fleet.infra.nodes.sight,
             rendered=rendered,
             live=live,
-            live_complete=self._namespace.complete and machine_config.settled,
+            # To a removal only the MachineConfig counts: a namespace that is being deleted may no longer be readable.
+            live_complete=machine_config.settled and (self._namespace.complete or self._deleting),
             unreadable=self._namespace.refused(),
             infra_ovnkube=fleet.infra.ovnkube.get("ovnkube-node", "openshift-ovn-kubernetes"),
             images=fleet.images,
@@ -236,17 +245,22 @@ class Session:
     # plan, apply, report
 
     async def _reconcile(self) -> float | None:
+        if self._deleting:
+            return None  # else what `remove` takes away would be written again
         await self._refresh_tenant()
         if wait := self._observed_enough():
             return wait
         infra, tenant = await self._infra_world(), self._tenant_world()
         plan = planning.plan(infra, tenant, tree=self._fleet.tree)
         self._watch_more(plan)
+        if wait := self._observed_enough():
+            return wait  # what this topology needs besides is asked for just now
         failures: tuple[Failure, ...] = ()
         if plan.steps:
             failures = await self._execute(plan)
             infra, tenant = await self._infra_world(), self._tenant_world()
             plan = planning.plan(infra, tenant, tree=self._fleet.tree)
+            self._watch_more(plan)
         await self._report(planning.with_failures(plan, tuple(f.sentence for f in failures)))
         if failures:
             self._failures += 1
@@ -321,14 +335,21 @@ class Session:
 
     def _tenant_changed(self, key: TenantKey | None, obj: Obj | None) -> None:
         ref = self._copies.get(key) if key else None
-        if key and ref and obj and not mirrors.malformed(key, obj):
+        if key and ref and obj and self._is_ours(ref) and not mirrors.malformed(key, obj):
             config = self._config
             self._copier.offer(ref, lambda: planning.copy_step(key, obj, ref, config))
             self._copied = True
         self.wake()
 
+    def _is_ours(self, ref: Ref) -> bool:
+        """Whether what is there now is ours; since the last plan somebody may have put something in its place."""
+        live = self._namespace.get(ref.kind, ref.name).object
+        return live is not None and is_ours(live, self.title)
+
     async def close(self) -> None:
-        """End the watches and writes of this resource."""
+        """End the loop, the watches and the writes of this resource."""
+        self._closed = True
+        self.wake()
         await self._copier.close()
         if self._tenant is not None:
             await self._tenant.close()

@@ -63,7 +63,7 @@ def measure(parts: list[str], *, quick: bool) -> Raw:
             try:
                 found, raw[part] = MEASURES[part](scene, quick=quick)
                 figures |= found
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever broke one part, the others are still worth having
                 traceback.print_exc()
                 broken[part] = f"{type(error).__name__}: {error}".partition("\n")[0][:500]
             finally:

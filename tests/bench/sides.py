@@ -100,7 +100,8 @@ class Side:
 
     def __init__(self, name: str, *, tenant: Access, infra: Access, source_namespace: str, copy_namespace: str) -> None:
         self.name = name
-        self._numbers = dict.fromkeys(COPIES, 0)
+        # Above whatever an earlier side has left in the copies, and of a width that stays.
+        self._numbers = dict.fromkeys(COPIES, int(time.time() * 1000))
         self._base = f"/api/v1/namespaces/{source_namespace}/configmaps"
         with ExitStack() as stack:
             self._tenant = stack.enter_context(Connection(tenant))
@@ -118,8 +119,7 @@ class Side:
         """Change one source to its next number."""
         self._numbers[source] += 1
         number = self._numbers[source]
-        # a fixed width: the object's size must not depend on how often it was changed
-        body = json.dumps({"data": {KEY: f"{number:06}"}}).encode()
+        body = json.dumps({"data": {KEY: str(number)}}).encode()
         sent = time.monotonic()
         self._tenant.request("PATCH", f"{self._base}/{source}", body, MERGE)
         return Change(number, sent, time.monotonic())

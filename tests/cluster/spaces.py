@@ -4,10 +4,11 @@ Such a resource is in full health but for its machines: OvnKubeReady and Machine
 """
 
 import contextlib
+import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 
 from tests.cluster import health
-from tests.lab import mco
+from tests.lab import audit, mco
 from tests.lab.client import Object, name_of
 from tests.lab.stage import CONFIG, Stage, config
 
@@ -91,3 +92,36 @@ def operating(stage: Stage) -> Iterator[Stage]:
         yield stage
     finally:
         stage.process.terminate()
+
+
+def statuses(stage: Stage) -> dict[str, Object]:
+    """The status of each resource by its namespace, without the generation that it is about."""
+    found = {}
+    for item in stage.lab.infra.admin.list(CONFIG):
+        status = dict(item["status"], observedGeneration=0)
+        status["conditions"] = [each | {"observedGeneration": 0} for each in status["conditions"]]
+        found[str(item["metadata"]["namespace"])] = status
+    return found
+
+
+def writes_since(stage: Stage, mark: dt.datetime, before: dict[str, Object]) -> list[audit.Request]:
+    """What the operator has written since then, once it has surely looked at everything.
+
+    Each resource is given a new generation that changes nothing, and the one status that answers it is not counted:
+    but for that number it must be as it was.
+    """
+    admin, user = stage.lab.infra.admin, stage.account.user
+    for item in admin.list(CONFIG):
+        same = None if "nodeKubeConfigFile" in item["spec"] else item["spec"]["kubeConfigFile"]
+        patch = {"spec": {"nodeKubeConfigFile": same}}
+        admin.patch(CONFIG, name_of(item), patch, item["metadata"]["namespace"])
+    stage.wait(lambda: all(_answered(item) for item in admin.list(CONFIG)), "each resource to be looked at")
+    assert statuses(stage) == before
+    writes = audit.writes(stage.lab.infra.audit_log, user=user, since=mark)
+    answers = {each.namespace: each for each in writes if each.subresource == "status"}
+    assert answers.keys() == before.keys()
+    return [each for each in writes if each not in answers.values()]
+
+
+def _answered(item: Object) -> bool:
+    return bool(item["status"].get("observedGeneration") == item["metadata"]["generation"])

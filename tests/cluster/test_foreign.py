@@ -107,8 +107,10 @@ def central(scene: Scene) -> Iterator[Scene]:
     """The same for a tenant that has a central OVN, which needs a Secret."""
     contents = scene.stage.lab.contents
     contents.load(CENTRAL)
-    yield Scene(scene.stage, _begin(scene.stage, SECRETS, ovnKubeImage=IMAGE))
-    contents.load(INTERCONNECT)
+    try:
+        yield Scene(scene.stage, _begin(scene.stage, SECRETS, ovnKubeImage=IMAGE))
+    finally:
+        contents.load(INTERCONNECT)
 
 
 def _begin(stage: Stage, cases: Sequence[Foreign], **spec: object) -> dict[str, Object]:

@@ -12,7 +12,7 @@ from dpu_operator.plan.judge import judge
 from dpu_operator.plan.mapping import NodeMapping, map_nodes
 from dpu_operator.plan.mirrors import mirror_one, mirror_ref, required
 from dpu_operator.plan.nodevars import node_env_ref, tenant_nodes
-from dpu_operator.plan.objects import owner_meta, text_at
+from dpu_operator.plan.objects import Problem, owner_meta, text_at
 from dpu_operator.plan.topology import Detection, Topology, detect
 from dpu_operator.world import (
     DAEMON_SET,
@@ -133,24 +133,25 @@ def _live_env(infra: InfraWorld) -> Obj | None:
 
 def _machine_config(
     infra: InfraWorld, *, tree: machineconfig.Tree, host: HostConfig, detection: Detection
-) -> tuple[Obj | None, str]:
-    """Our MachineConfig, or the sentences that say why there is none.
+) -> tuple[Obj | None, Problem | None]:
+    """Our MachineConfig, or why there is none.
 
     It reboots every DPU of the pool, so a new one waits until the tenant is known to be one that can work; one that is
     there already follows its inputs whatever the tenant does.
     """
     problem = pool.validate_pool(infra)
     if problem:
-        return None, problem
+        return None, Problem("InvalidMachineConfig", problem)
     if machineconfig.ref_of(infra) not in infra.live and not (detection.topology and detection.supported):
-        return None, f"The MachineConfig waits until the tenant can be used. {detection.message}"
+        waits = f"The MachineConfig waits until the tenant can be used. {detection.message}"
+        return None, Problem("WaitingForTenant", waits)
     try:
         made = machineconfig.machine_config(
             infra, tree=tree, host_config=host, agent_image=infra.images.get("agent", "")
         )
     except UserError as error:
-        return None, str(error)
-    return made, ""
+        return None, Problem("InvalidMachineConfig", str(error))
+    return made, None
 
 
 def _tenant_keys(tenant: TenantWorld, detection: Detection) -> tuple[TenantKey, ...]:
@@ -225,7 +226,8 @@ def _wake_at(infra: InfraWorld, tenant: TenantWorld, judged: tuple[Condition, ..
     """When time alone changes a condition."""
     before = infra.config.get("status", {}).get("conditions", [])
     moments = (
-        credentials.wake_at(tenant.credential, infra.now, issued=tenant.credential.issued),
+        credentials.wake_at(tenant.credential, infra.now),
+        credentials.wake_at(infra.node_credential, infra.now),
         conditions.patience_ends(judged, before, infra.now),
     )
     return min((moment for moment in moments if moment is not None), default=None)
@@ -241,7 +243,7 @@ def _idle(infra: InfraWorld, tenant: TenantWorld) -> Plan:
         conditions=(
             Condition("MachineConfigApplied", Truth.FALSE, "PoolConflict", message),
             credentials.api_server_unreachable(tenant),
-            credentials.credentials_valid(infra, tenant, issued=tenant.credential.issued),
+            credentials.credentials_valid(infra, tenant),
             *rest,
             Condition("Available", Truth.FALSE, "PoolConflict", message),
             Condition("Progressing", Truth.FALSE, "PoolConflict", message),

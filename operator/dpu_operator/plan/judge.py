@@ -6,6 +6,7 @@ from dpu_operator.plan import conditions, credentials, pool
 from dpu_operator.plan.desired import Desired
 from dpu_operator.plan.image import DAEMON_SET_NAME, ImageChoice
 from dpu_operator.plan.mapping import NodeMapping
+from dpu_operator.plan.objects import Problem
 from dpu_operator.plan.topology import Detection
 from dpu_operator.world import (
     DAEMON_SET,
@@ -29,7 +30,7 @@ def judge(
     copies: Sequence[Ref],
     foreign: Sequence[Ref],
     machine_config: Obj | None,
-    machine_config_problem: str,
+    machine_config_problem: Problem | None,
     mapping: NodeMapping,
     members: tuple[Obj, ...],
     image: ImageChoice,
@@ -42,7 +43,12 @@ def judge(
     mapped = {name: entry.tenant_node for name, entry in mapping.entries.items()}
     before = infra.config.get("status", {}).get("conditions", [])
     judged = (
-        pool.machine_config_applied(infra, machine_config, machine_config_problem),
+        pool.machine_config_applied(
+            infra,
+            machine_config,
+            machine_config_problem.message if machine_config_problem else "",
+            reason=machine_config_problem.reason if machine_config_problem else "InvalidMachineConfig",
+        ),
         conditions.ovnkube_ready(
             infra.live.get(operand),
             desired.get(operand),
@@ -60,7 +66,7 @@ def judge(
             complete=infra.live_complete,
             reachable=tenant.link.state is LinkState.UP,
         ),
-        credentials.credentials_valid(infra, tenant, issued=tenant.credential.issued),
+        credentials.credentials_valid(infra, tenant),
         conditions.nodes_mapped(
             mapped,
             _mapping_problems(mapping, wanted),

@@ -30,7 +30,7 @@ class ApiServer:
     """The objects of one cluster, and a note of every write.
 
     `refuse` may return an error for a verb and a place; the verbs are those of RBAC. `gate` is awaited before each
-    write, so that a test can hold it.
+    write and `read_gate` before each list, so that a test can hold them.
     """
 
     def __init__(self, objects: Iterable[Obj] = (), *, host: str = "api.infra.example:6443") -> None:
@@ -40,6 +40,7 @@ class ApiServer:
         self.events: list[Obj] = []
         self.refuse: Refusal = lambda _verb, _ref: None
         self.gate: Callable[[Ref], Any] | None = None
+        self.read_gate: Callable[[Ref], Any] | None = None
         self.closed = False
         self._applied: dict[Ref, Obj] = {}
         self._version = 1000
@@ -70,6 +71,15 @@ class ApiServer:
             self._version += 1
             gone = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self._version)}}
             self._tell("DELETED", gone)
+
+    def cut(self, error: ClusterError) -> None:
+        """From now on nobody gets an answer, and the running watches break."""
+        self.refuse = lambda _verb, _ref: error
+        self._version += 1
+        self._notify()
+
+    def mend(self) -> None:
+        self.refuse = lambda _verb, _ref: None
 
     def written(self) -> list[str]:
         return [f"{verb} {ref}" for verb, ref, _ in self.writes]
@@ -138,6 +148,8 @@ class ApiServer:
         limit: int | None = None,
     ) -> tuple[list[Obj], str]:
         await asyncio.sleep(0)
+        if self.read_gate is not None:
+            await self.read_gate(Ref(kind, namespace, name or ""))
         self._check("list", Ref(kind, namespace, name or ""))
         items = [o for r, o in self.objects.items() if _selected(r, o, kind, namespace, name, label_selector)]
         return copy.deepcopy(items), str(self._version)
@@ -208,7 +220,9 @@ class ApiServer:
 
     def _tell(self, event: str, obj: Obj) -> None:
         self._log.append((self._version, event, obj))
+        self._notify()
 
+    def _notify(self) -> None:
         async def wake() -> None:
             async with self._news:
                 self._news.notify_all()
@@ -277,7 +291,7 @@ def _server_defaults(obj: Obj, live: Obj | None) -> None:
         if field in obj and not obj[field]:
             del obj[field]
     if obj["kind"] == "DaemonSet":
-        pod = obj["spec"].setdefault("template", {}).setdefault("spec", {})
+        pod = obj.setdefault("spec", {}).setdefault("template", {}).setdefault("spec", {})
         pod.setdefault("schedulerName", "default-scheduler")
         for container in (*pod.get("initContainers", []), *pod.get("containers", [])):
             container.setdefault("terminationMessagePath", "/dev/termination-log")

@@ -73,7 +73,7 @@ def changed() -> World:
     world = healthy()
     world.edit_tenant(
         TenantKey.OVNKUBE_CONFIG,
-        lambda obj: obj["data"].update({"ovnkube.conf": obj["data"]["ovnkube.conf"].replace("mtu=1400", "mtu=8900")}),
+        lambda obj: obj["data"].update({"ovnkube.conf": obj["data"]["ovnkube.conf"].replace('mtu="1400"', 'mtu="8900"')}),
     )
     world.edit_tenant(TenantKey.ROOT_CA, lambda obj: obj["data"].update({"ca.crt": "another CA"}))
     world.config["spec"]["hostConfig"]["bridge"] = "br-other"

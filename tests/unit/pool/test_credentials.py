@@ -55,6 +55,9 @@ VALIDITY: dict[str, tuple[Condition, Truth, str, str]] = {
         valid(dataclasses.replace(GOOD, expires=NOW + DAY), DOWN), Truth.FALSE, "ExpiresSoon", "2026-11-25",
     ),
     "with a good second one": (valid(node=GOOD), Truth.TRUE, "Valid", "tenant-1/tenant-kubeconfig"),
+    "about to expire with a good second one": (
+        valid(dataclasses.replace(GOOD, expires=NOW + DAY), node=GOOD), Truth.FALSE, "ExpiresSoon", "tenant-1/tenant-kubeconfig expires",
+    ),
     "with a second one that is missing": (
         valid(node=Credential(seen=Sight.ABSENT)), Truth.FALSE, "SecretNotFound", "tenant-1/node-kubeconfig does not exist",
     ),

@@ -94,6 +94,11 @@ def test_each_of_the_twenty_samples_gets_the_right_verdict(name: str) -> None:
         assert obj == yaml.safe_load((Path(originals) / "machineconfig" / f"{name}.yaml").read_text())
 
 
+@pytest.mark.parametrize("mode", [0, 0o777])
+def test_the_first_and_the_last_mode_are_accepted(mode: int) -> None:
+    assert mc.verify(of_files(file_of(mode=mode))) == ()
+
+
 def test_a_right_hash_is_accepted() -> None:
     assert mc.verify(of_files(file_of("data:,hello", more={"verification": {"hash": OF_HELLO}}))) == ()
 
@@ -205,6 +210,15 @@ SPOILS: dict[str, tuple[Callable[[Obj], object], str]] = {
     "broken base64": (
         lambda m: files(m)["/usr/local/bin/dpu-agent"].update(contents={"source": "data:;base64,a"}), "broken base64",
     ),
+    "a data URL without comma": (
+        lambda m: files(m)["/usr/local/bin/dpu-agent"].update(contents={"source": "data:abc"}), "no data URL",
+    ),
+    "a path for a source": (
+        lambda m: files(m)["/usr/local/bin/dpu-agent"].update(contents={"source": "/a,b"}), "no data URL",
+    ),
+    "a number for a source": (lambda m: files(m)["/usr/local/bin/dpu-agent"].update(contents={"source": 1}), "no data URL"),
+    "a negative mode": (lambda m: files(m)["/usr/local/bin/dpu-agent"].update(mode=-1), "mode"),
+    "a mode that is true": (lambda m: files(m)["/usr/local/bin/dpu-agent"].update(mode=True), "mode"),
     "enable for enabled": (lambda m: m["spec"]["config"]["systemd"]["units"][0].update(enable=True), "unknown key enable"),
     "a unit twice": (
         lambda m: m["spec"]["config"]["systemd"].update(units=m["spec"]["config"]["systemd"]["units"] * 2), "twice",
