@@ -51,22 +51,29 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command's entry point; returns its exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    code = 0
+    try:
+        try:
+            code = _command(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; nothing may be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.action(arguments)
-        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error.message}\n{error.hint}", file=sys.stderr)
         if arguments.debug:
             traceback.print_exc()
         return 1
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough; nothing may be flushed into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
     return code
 
 

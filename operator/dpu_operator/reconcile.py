@@ -45,8 +45,10 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 0.1
 """Seconds between two reconciles: several objects that change together are planned together."""
-PAUSE_AFTER_COPY = 1.0
-"""The same after changes that were copied the short way: what is derived from them (a rollout) can settle first."""
+PAUSE_AFTER_COPY = 2.0
+"""Seconds without a change that was copied the short way, before what is derived from copies (a rollout) is planned."""
+COPYING_LIMIT = 10.0
+"""Seconds after which it is planned although the changes do not end."""
 PATIENCE = 5.0
 """Seconds to wait for first answers before judging without them: a restart should not report Unknown in between."""
 RETRY_CAP = 30.0
@@ -66,11 +68,14 @@ class Session:
         self._fleet = fleet
         self._uid = uid
         self._wake = asyncio.Event()
-        self._copied = False
+        self._urgent = asyncio.Event()
+        self._looking = True
+        self._copying_since = 0.0
+        self._settles_at = 0.0
         self._ended = 0.0
         self._started = self._time()
         self._namespace = NamespaceFeed(
-            fleet.cluster, self._config["metadata"]["namespace"], on_change=self._infra_changed
+            fleet.cluster, self._config["metadata"]["namespace"], link=fleet.infra.link, on_change=self._infra_changed
         )
         self._copier = Copier(fleet.cluster, wrote=self._wrote)
         self._credential = Credential()
@@ -129,12 +134,22 @@ class Session:
             await asyncio.wait({woken, stop}, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
         finally:
             woken.cancel()
-        since_last = self._time() - self._ended
-        pause = PAUSE_AFTER_COPY if self._copied else PAUSE - since_last
+        pause = 0.0 if self._looking else PAUSE - (self._time() - self._ended)
         if pause > 0:
             await asyncio.wait({stop}, timeout=pause)
+        await self._let_copies_settle(stop)
         self._wake.clear()
-        self._copied = False
+
+    async def _let_copies_settle(self, stop: "asyncio.Future[Any]") -> None:
+        """While copies go the short way, the plan that they wake waits: it would only be in the way of the next."""
+        urgent = asyncio.ensure_future(self._urgent.wait())
+        try:
+            while not (stop.done() or urgent.done()) and (rest := self._settles_at - self._time()) > 0:
+                await asyncio.wait({stop, urgent}, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            urgent.cancel()
+        self._urgent.clear()
+        self._copying_since = self._settles_at = 0.0
 
     async def _turn(self) -> float | None:
         """One reconcile. Returns after how many seconds to look again if nothing wakes us."""
@@ -249,7 +264,9 @@ class Session:
             return None  # else what `remove` takes away would be written again
         await self._refresh_tenant()
         if wait := self._observed_enough():
+            self._looking = True
             return wait
+        self._looking = False
         infra, tenant = await self._infra_world(), self._tenant_world()
         plan = planning.plan(infra, tenant, tree=self._fleet.tree)
         self._watch_more(plan)
@@ -261,7 +278,7 @@ class Session:
             infra, tenant = await self._infra_world(), self._tenant_world()
             plan = planning.plan(infra, tenant, tree=self._fleet.tree)
             self._watch_more(plan)
-        await self._report(planning.with_failures(plan, tuple(f.sentence for f in failures)))
+        await self._report(planning.with_failures(plan, tuple(f.sentence for f in failures)), infra.config)
         if failures:
             self._failures += 1
             return min(RETRY_CAP, 2.0 ** min(self._failures, 10) / 2)
@@ -291,9 +308,9 @@ class Session:
         else:
             self._namespace.wrote(ref, obj)
 
-    async def _report(self, plan: Plan) -> None:
-        config, now = self._config, self._fleet.clock()
-        meta = config["metadata"]
+    async def _report(self, plan: Plan, config: Obj) -> None:
+        """Write what was judged of the resource as it was then; by now there may be a newer generation."""
+        now, meta = self._fleet.clock(), config["metadata"]
         # Our own write may not have come back by the watch yet.
         newest = self._written if self._written is not None and is_older(config, self._written) else config
         before = newest.get("status") or {}
@@ -323,7 +340,7 @@ class Session:
         failures = await self._execute(plan)
         if waits_for:
             try:
-                await self._report(planning.with_failures(plan, tuple(f.sentence for f in failures)))
+                await self._report(planning.with_failures(plan, tuple(f.sentence for f in failures)), infra.config)
             except ClusterError as error:
                 logger.warning("The status could not be written: %s", error)
         return failures[0].sentence if failures else waits_for
@@ -338,7 +355,11 @@ class Session:
         if key and ref and obj and self._is_ours(ref) and not mirrors.malformed(key, obj):
             config = self._config
             self._copier.offer(ref, lambda: planning.copy_step(key, obj, ref, config))
-            self._copied = True
+            now = self._time()
+            self._copying_since = self._copying_since or now
+            self._settles_at = min(now + PAUSE_AFTER_COPY, self._copying_since + COPYING_LIMIT)
+        elif key is None:
+            self._urgent.set()  # the link, or a node: a condition must not wait for a flood of changes to end
         self.wake()
 
     def _is_ours(self, ref: Ref) -> bool:

@@ -60,12 +60,12 @@ def installed(running_lab: Lab) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def stage(installed: Stage) -> Iterator[Stage]:
+def stage(installed: Stage) -> Stage:
     """The operator runs and tenant-1/cluster is in full health."""
     health.mend(installed)
     health.bring_up(installed)
     _playing[:] = [installed]
-    yield installed
+    return installed
 
 
 @pytest.fixture

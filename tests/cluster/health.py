@@ -23,7 +23,7 @@ WANTED = {
     "Degraded": "False",
 }
 """The conditions of a resource that is well, with no agent on its DPUs."""
-MACHINE_CONFIG = f"{mco.rules.PREFIX}/v1/MachineConfig"
+MACHINE_CONFIG = mco.CONFIG
 OURS = f"99-{POOL}-dpu-network-operator"
 OTHER = "98-"
 """How the names of MachineConfigs begin that tests make, to set a rollout going."""

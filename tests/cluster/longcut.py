@@ -7,9 +7,10 @@ from typing import Self
 
 from tests.cluster import health, spaces
 from tests.lab.client import Object
+from tests.lab.kubeconfig import Access
 from tests.lab.ports import free_port
 from tests.lab.proxy import ProxyThread
-from tests.lab.stage import CONFIG, Stage
+from tests.lab.stage import Stage
 
 SECONDS = float(os.environ.get("DPU_TEST_CUT_SECONDS", "120"))
 """How long; the variable is for whoever works on a test and does not want to wait."""
@@ -23,8 +24,11 @@ class LongCut:
         self._stage = stage
         port = free_port()
         self._proxy = ProxyThread(port, stage.lab.tenant.ports.api)
-        self._kubeconfig = stage.lab.credentials.kubeconfig(server=f"https://127.0.0.1:{port}")
-        self._spaces = spaces.spaces(stage, [SPACE], self._kubeconfig)
+        # By certificate: a test revokes the account behind the tokens.
+        authority = stage.lab.tenant.authority
+        user = authority.client(stage.lab.credentials.certificate_user, ())
+        kubeconfig = Access(f"https://127.0.0.1:{port}", authority.cert, user).kubeconfig("longcut", "tenant")
+        self._spaces = spaces.spaces(stage, [SPACE], kubeconfig)
         self._began: float | None = None
         self.operator = 0
         """The pid of the operator that saw the cut."""
@@ -81,6 +85,3 @@ class LongCut:
 def _version(item: Object) -> str:
     meta = item["metadata"]
     return str(meta["generation"] if item["kind"] == "DaemonSet" else meta["resourceVersion"])
-
-
-__all__ = ["CONFIG", "SECONDS", "SPACE", "LongCut"]

@@ -65,7 +65,9 @@ def _resources(stage: Stage, names: set[str]) -> list[Object]:
 
 def resource(space: str, name: str = "cluster", **spec: object) -> Object:
     """An OVNKubeConfig there, on the pool of the same name."""
-    return config(space, name, **{"poolName": space, **spec})
+    item = config(space, name)
+    item["spec"] |= {"poolName": space, **spec}
+    return item
 
 
 def settled(stage: Stage, space: str, name: str = "cluster") -> bool:

@@ -18,7 +18,6 @@ from tests.lab import audit
 from tests.lab.client import Object, kind_of, name_of
 from tests.lab.controlplane import ControlPlane
 from tests.lab.stage import CONFIG, Stage
-from tests.lab.waiting import eventually
 from tests.lab.writegate import WriteGate
 
 MOST = 32
@@ -95,7 +94,9 @@ def test_killed_after_any_single_write_the_next_start_converges_and_rewrites_not
     for space in stopped:
         assert made(crash, space) == expected, f"{space} is not as an undisturbed run leaves it"
     log, user = crash.lab.infra.audit_log, crash.account.user
-    after = [(each.verb, urllib.parse.urlsplit(each.uri).path) for each in audit.writes(log, user=user, since=restarted)]
+    after = [
+        (each.verb, urllib.parse.urlsplit(each.uri).path) for each in audit.writes(log, user=user, since=restarted)
+    ]
     assert not [write for write in after if space_of(write[1]) == whole], "what was finished is written again"
     before = [write for writes in stopped.values() for write in writes]
     count = Counter(path for _, path in before + after if is_object(path))

@@ -113,7 +113,7 @@ def central(scene: Scene) -> Iterator[Scene]:
         contents.load(INTERCONNECT)
 
 
-def _begin(stage: Stage, cases: Sequence[Foreign], **spec: object) -> dict[str, Object]:
+def _begin(stage: Stage, cases: Sequence[Foreign], **spec: str) -> dict[str, Object]:
     admin = stage.lab.infra.admin
     before = {each.space: admin.create(each.item) for each in cases}
     for each in cases:

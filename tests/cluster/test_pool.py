@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dpu_operator.world import FINALIZER
 from tests.cluster import health
 from tests.lab import mco, mco_rules
 from tests.lab.client import name_of
@@ -178,7 +179,7 @@ def test_the_removal_takes_the_machine_config_away_and_waits_for_the_machines(st
     assert said["Progressing"]["message"] == said[APPLIED]["message"]
     # Until the last machine is done, everything else stays.
     assert admin.find("apps/v1/DaemonSet", "ovnkube-node", "tenant-1")
-    assert stage.resource()["metadata"]["finalizers"] == ["dpu.openshift.io/cleanup"]
+    assert stage.resource()["metadata"]["finalizers"] == [FINALIZER]
     stage.lab.mco.resume()
     wait_gone(stage)
     for node in DPUS:

@@ -3,20 +3,26 @@
 KEEP=1 leaves everything up. The demo asserts what it shows: it fails when the resource does not become available.
 """
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.lab import binaries, places
-from tests.lab.client import Object, name_of
+from tests.lab import binaries, cli, places
+from tests.lab.client import Object, kind_of, name_of
 from tests.lab.errors import LabError
-from tests.lab.lab import Lab
+from tests.lab.lab import DPUS, POOL, Lab
 from tests.lab.stage import Stage, config
 
+SPACE = "tenant-1"
 WANTED = {
     "TenantClusterApiServerUnreachable": "False",
     "TenantCredentialsValid": "True",
@@ -27,10 +33,18 @@ WANTED = {
     "MachineConfigApplied": "True",
     "Available": "True",
 }
+MADE = (
+    "v1/ConfigMap", "v1/Secret", "v1/ServiceAccount", "rbac.authorization.k8s.io/v1/RoleBinding", "apps/v1/DaemonSet",
+    "machineconfiguration.openshift.io/v1/MachineConfig",
+)  # fmt: skip
+QUIET = 5.0
+"""Seconds after which a wait says that it still waits."""
+PATIENCE = 60.0
+"""Seconds for one step; a loaded machine needs more than an idle one."""
 
 
 class Steps:
-    """Prints each step with the seconds since the beginning."""
+    """Prints each step with the seconds since the beginning, and what is waited for when that takes long."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -38,100 +52,180 @@ class Steps:
     def say(self, what: str) -> None:
         print(f"{time.monotonic() - self._began:6.1f} s  {what}", flush=True)
 
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Say so every QUIET seconds."""
+        over = threading.Event()
+
+        def remind() -> None:
+            while not over.wait(QUIET):
+                self.say(f"… {what}")
+
+        reminder = threading.Thread(target=remind, daemon=True)
+        reminder.start()
+        try:
+            yield
+        finally:
+            over.set()
+            reminder.join()
+
 
 def main() -> int:
-    """Run the demo; 0 when all of it came true."""
+    """Run the demo; 0 when all of it came true, 130 when it was interrupted."""
     keep = os.environ.get("KEEP", "") not in ("", "0")
-    folder = places.state() if keep else places.cache() / "demo"
-    if keep and (folder / "lab.json").exists():
-        raise LabError(
-            f"A lab is already there, in {folder}.", "Look at it with `dpu-lab status`, end it with `dpu-lab down`."
-        )
-    shutil.rmtree(folder, ignore_errors=True)
     steps = Steps()
-    binaries.find()
-    steps.say("etcd, kube-apiserver, … are there")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: nothing is left running
+    try:
+        binaries.find()
+        steps.say("the programs are there: etcd, kube-apiserver, kubectl, …")
+        folder = _kept_folder() if keep else Path(tempfile.mkdtemp(prefix="dpu-demo-"))
+    except KeyboardInterrupt:
+        print("\nInterrupted. Nothing had been started.", file=sys.stderr)
+        return 130
     lab = Lab(folder, detach=keep)
     stage = Stage(lab, folder, detach=keep)
+    well = False
+    code = 0
     try:
         _play(lab, stage, steps)
-        kept = keep
+        well = True
     except KeyboardInterrupt:
-        kept = False
-        print("\ninterrupted: ending what was started", file=sys.stderr)
-        return 130
+        print("\nInterrupted: what was started is being ended.", file=sys.stderr, flush=True)
+        well = not keep
+        code = 130
     finally:
-        if not keep or not kept:
-            if stage.process.alive():
-                stage.process.terminate()
-            lab.down()
-            steps.say("everything that was started has ended")
-            if not keep:
-                lab.remove()
-    if keep:
+        if not (keep and well):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # a second one must not leave half of it running
+            _end(lab, stage, steps)
+        if well and not keep:
+            lab.remove()
+        elif not well:
+            print(f"The logs are in {folder}.", file=sys.stderr)
+    if keep and well:
         _how_to_look(folder)
-    return 0
+    return code
+
+
+def _kept_folder() -> Path:
+    """The folder of the one lab that outlives its command, empty."""
+    folder = places.state()
+    if (folder / "lab.json").exists():
+        raise LabError(
+            f"A lab is already there, in {folder}.",
+            "Look at it with `.venv/bin/dpu-lab status`, end it with `.venv/bin/dpu-lab down`.",
+        )
+    cli.end_leftovers(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def _end(lab: Lab, stage: Stage, steps: Steps) -> None:
+    with steps.waiting("ending what was started"):
+        if stage.process.alive():
+            stage.process.terminate()
+        lab.down()
+    (lab.folder / "lab.json").unlink(missing_ok=True)
+    steps.say("everything that was started has ended")
 
 
 def _play(lab: Lab, stage: Stage, steps: Steps) -> None:
-    lab.up()
-    steps.say(
-        "two control planes answer: infra with three DPU nodes and a MachineConfigPool, tenant with OVN interconnect"
-    )
-    stage.install()
-    stage.tenant_namespace()
-    for index, node in enumerate(("dpu-0", "dpu-1", "dpu-2")):
-        patch = {"metadata": {"annotations": {"dpu.openshift.io/tenant-node": f"dpu-host-{index}"}}}
-        lab.infra.admin.patch("v1/Node", node, patch)
-    steps.say("installed: CRD, least-privilege account, namespace tenant-1 with the tenant's kubeconfig")
-    stage.process.start()
-    steps.say("dpu-operator runs")
     admin = lab.infra.admin
-    admin.create(config())
-    steps.say("created: OVNKubeConfig tenant-1/cluster")
-    stage.wait_condition("TenantObjectsSynced", "True")
-    steps.say("the tenant's objects are copied")
-    stage.wait_condition("OvnKubeReady", "True")
-    steps.say("DaemonSet ovnkube-node: 3 of 3 pods ready")
-    stage.wait_condition("MachineConfigApplied", "True")
-    steps.say("MachineConfigPool dpu: 3 of 3 machines run the MachineConfig")
+    with steps.waiting("starting two control planes"):
+        lab.up()
+    steps.say(
+        "two control planes answer: infra with three DPU nodes and their MachineConfigPool, and a tenant with OVN"
+    )
+    with steps.waiting("installing"):
+        stage.install()
+        stage.tenant_namespace(SPACE)
+        for index, node in enumerate(DPUS):
+            patch = {"metadata": {"annotations": {"dpu.openshift.io/tenant-node": f"dpu-host-{index}"}}}
+            admin.patch("v1/Node", node, patch)
+    steps.say(f"installed in infra: CRD, least-privilege account, namespace {SPACE} with the tenant's kubeconfig")
+    stage.process.start()
+    steps.say("dpu-operator runs under that account")
+    with steps.waiting("creating the resource"):
+        admin.create(config(SPACE))
+    steps.say(f"created: OVNKubeConfig {SPACE}/cluster, all that a user writes")
+    _wait(stage, steps, "TenantObjectsSynced")
+    steps.say("the tenant's objects are copied to infra")
+    _wait(stage, steps, "OvnKubeReady")
+    steps.say(f"DaemonSet ovnkube-node: {len(DPUS)} of {len(DPUS)} pods are ready")
+    _wait(stage, steps, "MachineConfigApplied")
+    steps.say(f"MachineConfigPool {POOL}: {len(DPUS)} of {len(DPUS)} machines run the operator's MachineConfig")
     for kind, status in WANTED.items():
-        stage.wait_condition(kind, status)
-    _show(lab, stage.resource())
+        _wait(stage, steps, kind, status)
+    _show(lab, stage.resource(SPACE))
+
+
+def _wait(stage: Stage, steps: Steps, kind: str, status: str = "True") -> None:
+    with steps.waiting(f"waiting for {kind}={status}"):
+        stage.wait_condition(kind, status, namespace=SPACE, timeout=PATIENCE)
 
 
 def _show(lab: Lab, resource: Object) -> None:
-    kubectl = [binaries.path("kubectl"), "--kubeconfig", str(lab.infra.admin_kubeconfig)]
+    width = min(shutil.get_terminal_size((120, 24)).columns, 120)
     print("\n$ kubectl get ovnkubeconfig -A", flush=True)
+    kubectl = [binaries.path("kubectl"), "--kubeconfig", str(lab.infra.admin_kubeconfig)]
     subprocess.run([*kubectl, "get", "ovnkubeconfig", "-A"], check=True)
-    print(f"\nconditions of {name_of(resource)}:")
-    width = max(24, shutil.get_terminal_size((120, 24)).columns - 60)
-    for each in resource["status"]["conditions"]:
-        first, *rest = textwrap.wrap(each["message"], width) or [""]
-        print(f"  {each['type']:<34} {each['status']:<8} {each['reason']:<12} {first}")
-        for line in rest:
-            print(f"{'':59} {line}")
-    made = subprocess.run(
-        [*kubectl, "get", "cm,secret,sa,rolebinding,ds", "-n", "tenant-1", "-o", "name",
-         "-l", "app.kubernetes.io/managed-by=dpu-network-operator"],
-        check=True, capture_output=True, text=True,
-    ).stdout.split()  # fmt: skip
-    print(f"\nmade in namespace tenant-1: {', '.join(made)}\n", flush=True)
+    print(f"\nThe conditions of {SPACE}/{name_of(resource)}:\n")
+    for line in table(resource["status"]["conditions"], width):
+        print(line)
+    print()
+    hint = "HostsConfigured is Unknown because dpu-agent, which reports from the DPUs, is not there yet."
+    print("\n".join(wrapped(hint, width)))
+    made = [
+        f"{kind_of(item).rpartition('/')[2]} {name_of(item)}".replace(" ", "\N{NO-BREAK SPACE}")
+        for kind in MADE
+        for item in lab.infra.admin.list(kind, labels="app.kubernetes.io/managed-by=dpu-network-operator")
+    ]
+    print("\n".join(wrapped(f"The operator has made: {', '.join(made)}.", width)).replace("\N{NO-BREAK SPACE}", " "))
+    print(flush=True)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most that width, but for a word that is longer: a name is never cut in two."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def table(conditions: Sequence[Object], width: int) -> list[str]:
+    """The conditions in columns; on a narrow terminal the message stands below."""
+    rows = [("TYPE", "STATUS", "REASON", "MESSAGE")]
+    rows += [(each["type"], each["status"], each["reason"], each["message"]) for each in conditions]
+    sizes = [max(len(row[column]) for row in rows) for column in range(3)]
+    heads = ["  " + "  ".join(word.ljust(size) for word, size in zip(row[:3], sizes, strict=True)) for row in rows]
+    left = len(heads[0]) + 2
+    beside = width - left >= 48
+    lines: list[str] = []
+    for head, (*_, message) in zip(heads, rows, strict=True):
+        first, *rest = wrapped(message, width - left if beside else width - 6)
+        if beside:
+            lines += [f"{head}  {first}", *(" " * left + line for line in rest)]
+        else:
+            lines += [head.rstrip(), *(" " * 6 + line for line in (first, *rest))]
+    return lines
 
 
 def _how_to_look(folder: Path) -> None:
-    print(
-        f"""It is all left running, in {folder}.
-
-  dpu-lab status                              what runs
-  dpu-lab kubectl infra get okc -A            the infra cluster, as its administrator
-  dpu-lab kubectl tenant get cm -A            the tenant cluster
-  dpu-lab break tenant-api cut                then look at the conditions; `dpu-lab mend tenant-api`
-  tail -f {folder}/operator.log
-  dpu-lab down                                ends everything
-
-dpu-lab is .venv/bin/dpu-lab."""
+    program = places.REPOSITORY / ".venv/bin/dpu-lab"
+    shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
+    lab = f"DPU_LAB_DIR={folder} {shown}" if os.environ.get("DPU_LAB_DIR") else str(shown)
+    hints = (
+        ("status", "what runs, and what is broken"),
+        ("kubectl infra get okc -A -o wide", "the resource; kubectl takes all that it usually does"),
+        (f"kubectl infra describe okc cluster -n {SPACE}", "its conditions, and how they came (Events)"),
+        ("kubectl tenant get nodes", "the other cluster"),
+        ("break tenant-api cut", "pull the cable: Unreachable within 5 s, and all else stays"),
+        ("mend", "put everything right again"),
+        ("logs operator -f", "what the operator says; Ctrl-C leaves it"),
+        ("down", "end it all, the operator too"),
     )
+    width = max(len(command) for command, _ in hints)
+    print(f"It is all left running, in {folder}. Look around, break it, mend it, end it:\n")
+    for command, what in hints:
+        print(f"  {lab} {command:<{width}}  {what}")
 
 
 if __name__ == "__main__":
@@ -139,4 +233,6 @@ if __name__ == "__main__":
         sys.exit(main())
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(textwrap.indent(note.strip(), "  "), file=sys.stderr)
         sys.exit(1)

@@ -3,13 +3,16 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from dpu_operator.kube.client import ApiError, Cluster, ClusterError
 from dpu_operator.world import DAEMON_SET, MACHINE_CONFIG, SECRET, Apply, Delete, Obj, Ref, Step
 
 logger = logging.getLogger(__name__)
 
+WRITES_AT_ONCE = 3
+"""More of them only wait for each other in the API server, and need a new connection each."""
 _USERS = (DAEMON_SET, MACHINE_CONFIG)
 """What uses the other objects: written last, and not at all when one of its inputs could not be written."""
 
@@ -52,12 +55,18 @@ async def execute(
     first = [step for step in steps if step.ref.kind not in _USERS]
     then = [step for step in steps if step.ref.kind in _USERS]
     failures: list[Failure] = []
+    places = asyncio.Semaphore(WRITES_AT_ONCE)
     for wave in (first, then):
         if failures:
             break
-        results = await asyncio.gather(*(_do(step, cluster, wrote, outdated) for step in wave))
+        results = await asyncio.gather(*(_in_turn(places, _do(step, cluster, wrote, outdated)) for step in wave))
         failures += [failure for failure in results if failure is not None]
     return tuple(failures)
+
+
+async def _in_turn(places: asyncio.Semaphore, work: Coroutine[Any, Any, Failure | None]) -> Failure | None:
+    async with places:
+        return await work
 
 
 async def _do(

@@ -66,8 +66,10 @@ async def _try(access: Access, namespace: str) -> tuple[str, list[Line]]:
         return version, list(await asyncio.gather(*(_line(cluster, ref, needed) for ref, needed in wanted)))
     except ApiError as error:
         if error.status == 401:
+            over = access.expires is not None and access.expires <= dt.datetime.now(dt.UTC)
+            why = f": the {access.what} {_end(access, dt.datetime.now(dt.UTC))}" if over else ""
             raise UserError(
-                "The tenant's API server refuses this credential (HTTP 401).", "Make a new kubeconfig."
+                f"The tenant's API server refuses this credential (HTTP 401){why}.", "Make a new kubeconfig."
             ) from None
         raise UserError(f"The tenant's API server answers HTTP {error.status}.", "Look at its health.") from None
     except ClusterError as error:
@@ -101,10 +103,18 @@ def _print(access: Access, version: str, lines: list[Line], now: dt.datetime) ->
         rights = "missing " + ",".join(line.missing) if line.missing else "ok"
         there = {True: "yes", False: "no", None: "?"}[line.exists]
         print(f"{_name(line):<{width}}  {there:<6} {rights:<24} {line.needed}")  # noqa: T201
-    if any(line.bad for line in lines):
+    lacking = [f"{_name(line)} ({', '.join(line.missing)})" for line in lines if line.bad and line.missing]
+    absent = [_name(line) for line in lines if line.bad and not line.missing]
+    if lacking:
         print(  # noqa: T201
-            "\nSomething that the operator always needs is missing. Grant get, list and watch on the objects above, for"
-            " example with a Role that names them in resourceNames.",
+            f"\nRights that the operator always needs are missing: {'; '.join(lacking)}. Grant get, list and watch on"
+            " each, for example with a Role that names them in resourceNames.",
+            file=sys.stderr,
+        )
+    if absent:
+        print(  # noqa: T201
+            f"\nThe tenant has no {', no '.join(absent)}. Let its network operator make what is missing, or name the"
+            " namespace of its OVN-Kubernetes with --tenant-namespace.",
             file=sys.stderr,
         )
 

@@ -16,6 +16,12 @@ DOWN_DELAY = 2.0
 """Seconds between two attempts at most while nothing answers: recovery is to be seen within 5 s."""
 REFUSED_DELAY = 30.0
 """Seconds between two attempts at most while the credential is refused."""
+LISTS_AT_ONCE = 2
+"""First lists that run at the same time. More only take the processor from each other, TLS handshakes most of all, and
+the first answer comes later."""
+LISTS_FIRST = 0.5
+"""Seconds that a first watch waits at most for the lists of the others: what was just listed is fresh, and a watch that is
+opened a moment later misses nothing."""
 SERVER_ERRORS = 3
 """So many answers with HTTP 5xx in a row, and no stream alive, are as good as no answer."""
 
@@ -50,6 +56,10 @@ class LinkGate:
         self._longest = {LinkState.REFUSED: refused_delay}
         self._down_delay = down_delay
         self._doubted = False
+        self._lists = 0
+        self._no_list = asyncio.Event()
+        self._no_list.set()
+        self._list_places = asyncio.Semaphore(LISTS_AT_ONCE)
         self._streams = 0
         self._attempts = 0
         self._server_errors = 0
@@ -71,6 +81,25 @@ class LinkGate:
         finally:
             if probing:
                 self._probe.release()
+
+    @contextlib.asynccontextmanager
+    async def listing(self) -> AsyncIterator[None]:
+        """While a list is wanted; few run at once."""
+        self._lists += 1
+        self._no_list.clear()
+        try:
+            async with self._list_places:
+                yield
+        finally:
+            self._lists -= 1
+            if not self._lists:
+                self._no_list.set()
+
+    async def lists_first(self) -> None:
+        """Wait a little for the lists that are wanted, before a first watch is opened."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LISTS_FIRST):
+                await self._no_list.wait()
 
     async def pause(self, seconds: float) -> None:
         """Sleep, but not beyond the next `kick` or the return of the server."""

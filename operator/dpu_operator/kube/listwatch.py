@@ -27,6 +27,9 @@ SILENCE = 75.0
 SETTLED = 10.0
 """Seconds after which a stream counts as a success, and the next failure as the first."""
 
+FIRST_WATCH_DELAY = 0.1
+"""Seconds between the first list and the first watch: whoever waited for the list has the processor meanwhile, and the
+watch goes on from the list's version."""
 CUT_DELAY = 2.0
 SERVER_ERROR_DELAY = 10.0
 REFUSAL_DELAY = 30.0
@@ -90,6 +93,7 @@ class ListWatch:
         silence: seconds without an event or a bookmark until the stream is taken for dead.
         settled: seconds after which a stream counts as a success.
         first_delay: seconds until the second attempt after a failure.
+        first_watch_delay: seconds between the first list and the first watch.
 
     """
 
@@ -106,6 +110,7 @@ class ListWatch:
         silence: float = SILENCE,
         settled: float = SETTLED,
         first_delay: float = FIRST_DELAY,
+        first_watch_delay: float = FIRST_WATCH_DELAY,
     ) -> None:
         self._cluster = cluster
         self._kind = kind
@@ -117,6 +122,8 @@ class ListWatch:
         self._silence = silence
         self._settled = settled
         self._first_delay = first_delay
+        self._first_watch_delay = first_watch_delay
+        self._watched = False
         self._failures = 0
         self._version = ""
 
@@ -153,7 +160,7 @@ class ListWatch:
             await self._back_off(failure)
 
     async def _list(self) -> Listed:
-        async with self._link.turn():
+        async with self._link.listing(), self._link.turn():
             try:
                 items, version = await self._cluster.list(
                     self._kind, self._namespace, name=self._name, label_selector=self._label_selector
@@ -188,6 +195,10 @@ class ListWatch:
             await self._link.pause(backoff(self._failures - 1, first=self._first_delay, longest=SERVER_ERROR_DELAY))
 
     async def _open(self) -> Stream:
+        if not self._watched:
+            self._watched = True
+            await self._link.lists_first()
+            await asyncio.sleep(self._first_watch_delay)
         seconds = max(1, int(self._timeout_seconds * random.uniform(0.9, 1.0)))  # noqa: S311 - no secret
         async with self._link.turn():
             try:

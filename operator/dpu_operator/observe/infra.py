@@ -28,13 +28,14 @@ class Feeds:
 
     Args:
         cluster: the API server; it is not closed here.
+        link: whether it answers; one for all that is watched there.
 
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, link: LinkGate) -> None:
         self.cluster = cluster
         self._tasks: list[asyncio.Task[None]] = []
-        self._gate = LinkGate(server=cluster.access.host)
+        self._link = link
         self._shelves: list[Shelf] = []
 
     def add(
@@ -48,7 +49,7 @@ class Feeds:
         keep: Callable[[Obj], Obj] = lambda obj: obj,
     ) -> Shelf:
         """Start one more watch."""
-        source = ListWatch(self.cluster, kind, namespace, name=name, label_selector=label_selector, link=self._gate)
+        source = ListWatch(self.cluster, kind, namespace, name=name, label_selector=label_selector, link=self._link)
         shelf = Shelf(source, on_change=on_change, keep=keep)
         self._shelves.append(shelf)
         self._tasks.append(asyncio.create_task(shelf.run(), name=f"infra {namespace or ''} {kind.plural}"))
@@ -72,14 +73,15 @@ class InfraFeed:
     def __init__(self, cluster: Cluster, *, on_change: Callable[[], None]) -> None:
         self.cluster = cluster
         self._on_change = on_change
-        self._feeds = Feeds(cluster)
+        self.link = LinkGate(server=cluster.access.host)
+        self._feeds = Feeds(cluster, self.link)
         ours = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
         self.pools = self._feeds.add(MACHINE_CONFIG_POOL, on_change=self._changed)
         self.machine_configs = self._feeds.add(MACHINE_CONFIG, label_selector=ours, on_change=self._changed)
         self.nodes = self._feeds.add(NODE, keep=infra_node, on_change=self._changed)
         self.ovnkube = self._feeds.add(DAEMON_SET, INFRA_OVN_NAMESPACE, name="ovnkube-node", on_change=self._changed)
         self._rendered: dict[str, Obj] = {}
-        self._strangers = Feeds(cluster)
+        self._strangers = Feeds(cluster, self.link)
         self._foreign: dict[str, Shelf] = {}
 
     def _changed(self, _: Obj | None) -> None:
@@ -133,13 +135,14 @@ class NamespaceFeed:
     Args:
         cluster: the infra API server.
         namespace: the resource's namespace.
+        link: that of all watches of this API server.
         on_change: called when anything there changed that was not our own write.
 
     """
 
-    def __init__(self, cluster: Cluster, namespace: str, *, on_change: Callable[[], None]) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, *, link: LinkGate, on_change: Callable[[], None]) -> None:
         self.namespace = namespace
-        self._feeds = Feeds(cluster)
+        self._feeds = Feeds(cluster, link)
         self._by_kind: dict[Kind, Shelf] = {
             kind: self._feeds.add(kind, namespace, on_change=lambda _: on_change()) for kind in WRITTEN_KINDS
         }

@@ -30,7 +30,7 @@ class ApiServer:
     """The objects of one cluster, and a note of every write.
 
     `refuse` may return an error for a verb and a place; the verbs are those of RBAC. `gate` is awaited before each
-    write and `read_gate` before each list, so that a test can hold them.
+    write and `read_gate` before each list and get, so that a test can hold them.
     """
 
     def __init__(self, objects: Iterable[Obj] = (), *, host: str = "api.infra.example:6443") -> None:
@@ -133,6 +133,8 @@ class ApiServer:
         return obj
 
     async def get(self, ref: Ref) -> Obj:
+        if self.read_gate is not None:
+            await self.read_gate(ref)
         self._check("get", ref)
         if ref not in self.objects:
             raise not_found(ref)
@@ -180,7 +182,8 @@ class ApiServer:
     async def _changes(self, since: int, *selection: Any) -> AsyncGenerator[tuple[str, Obj], None]:
         while True:
             async with self._news:
-                await self._news.wait_for(lambda: self._version > since)
+                while self._version <= since:
+                    await self._news.wait()
             kind, namespace, name, _ = selection
             self._check("watch", Ref(kind, namespace, name or ""))
             upto = self._version
@@ -195,7 +198,7 @@ class ApiServer:
         if self.gate is not None:
             await self.gate(ref)
         await asyncio.sleep(0)
-        self._check(verb.split()[0], ref)
+        self._check(verb.partition(" ")[0], ref)
         self.writes.append((verb, ref, body))
 
     def _check(self, verb: str, ref: Ref) -> None:
@@ -238,7 +241,9 @@ class ApiServer:
 _tasks: set[asyncio.Task[None]] = set()
 
 
-def _selected(ref: Ref, obj: Obj, kind: Kind, namespace: str | None, name: str | None, labels: str | None) -> bool:
+def _selected(  # noqa: PLR0917 - the parameters of a list
+    ref: Ref, obj: Obj, kind: Kind, namespace: str | None, name: str | None, labels: str | None
+) -> bool:
     if ref.kind != kind or (namespace and ref.namespace != namespace) or (name and ref.name != name):
         return False
     key, _, value = (labels or "").partition("=")

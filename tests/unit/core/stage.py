@@ -5,6 +5,7 @@ import contextlib
 import copy
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,7 +28,8 @@ PATIENCE = 10.0
 """Seconds that a test waits for what must happen."""
 
 
-def kubeconfig(server: str = "https://api.tenant.example:6443", token: str = "token-m4rk3r") -> str:  # noqa: S107 - made up
+@cache
+def kubeconfig(server: str = "https://api.tenant.example:6443", token: str = "token-m4rk3r") -> str:
     config = good()
     config["clusters"][0]["cluster"]["server"] = server
     config["users"][0]["user"]["token"] = token
@@ -48,6 +50,12 @@ def objects_of(tenant: TenantWorld) -> Iterable[Obj]:
                 meta["namespace"] = "openshift-ovn-kubernetes"
             yield {**seen.object, "apiVersion": key.kind.api_version, "kind": key.kind.kind, "metadata": meta}
     yield from tenant.nodes
+
+
+@cache
+def tenant_objects() -> tuple[Obj, ...]:
+    """The example tenant's, nodes and all."""
+    return tuple(folder.load(EXAMPLES / "tenant-4.20").values())
 
 
 class Stage:
@@ -145,12 +153,12 @@ class Stage:
         """Wait until something is so."""
         try:
             async with asyncio.timeout(PATIENCE):
-                while not what():
+                while not what():  # noqa: ASYNC110 - whatever it is, no event tells of it
                     await asyncio.sleep(0.002)
         except TimeoutError:
             pytest.fail(f"It did not come about. The status is {self.status()}")
 
-    async def quiet(self, seconds: float = 0.15) -> None:
+    async def quiet(self, seconds: float = 0.06) -> None:
         """Give what should not happen the time to happen."""
         await asyncio.sleep(seconds)
 
@@ -170,15 +178,16 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def opened(monkeypatch: pytest.MonkeyPatch, *, tenant: Iterable[Obj] = (), **pauses: float) -> AsyncIterator[Stage]:
+async def opened(
+    monkeypatch: pytest.MonkeyPatch, *, tenant: Iterable[Obj] = (), **pauses: float
+) -> AsyncIterator[Stage]:
     """A stage that is not started yet; the operator's pauses are short unless the test says otherwise."""
     short = {"PAUSE": 0.002, "PAUSE_AFTER_COPY": 0.01, "PATIENCE": 5.0}
     for name, value in (short | pauses).items():
         monkeypatch.setattr(reconcile, name, value)
     infra = ApiServer([*example_infra(), kubeconfig_secret(kubeconfig())])
-    tenant_objects = list(tenant) or list(folder.load(EXAMPLES / "tenant-4.20").values())
     monkeypatch.setattr(fleet_room, "Cluster", lambda _: infra)
-    stage = Stage(infra, ApiServer(tenant_objects, host="api.tenant.example:6443"))
+    stage = Stage(infra, ApiServer(list(tenant) or tenant_objects(), host="api.tenant.example:6443"))
     monkeypatch.setattr(tenant_room, "Cluster", stage.cluster_of)
     try:
         yield stage

@@ -181,7 +181,9 @@ def test_the_token_is_never_printed(capsys: Capture, kubeconfig: str, output: st
         assert TOKEN not in out + err
 
 
-@pytest.mark.parametrize("text", ["", f"{MARK}: [", written(good() | {"users": []}), with_cluster(insecure_skip_tls_verify=True)])
+@pytest.mark.parametrize(
+    "text", ["", f"{MARK}: [", written(good() | {"users": []}), with_cluster(insecure_skip_tls_verify=True)]
+)
 def test_a_kubeconfig_that_is_refused_is_an_error_in_two_sentences_without_its_content(
     capsys: Capture, tmp_path: Path, text: str
 ) -> None:
@@ -238,7 +240,8 @@ def test_what_is_checked_is_what_the_operator_watches() -> None:
 def test_a_line_is_bad_only_where_it_is_always_needed() -> None:
     def line(**fields: Any) -> check.Line:
         ref = Ref(NODE, None, "")
-        return check.Line(**{"ref": ref, "needed": "always", "missing": (), "exists": True} | fields)
+        usual: dict[str, Any] = {"ref": ref, "needed": "always", "missing": (), "exists": True}
+        return check.Line(**usual | fields)
 
     assert not line().bad
     assert line(missing=("get",)).bad

@@ -206,7 +206,9 @@ def test_garbage_among_the_files_is_named_with_its_line(capsys: Capture, tmp_pat
         ("render", "--unknown"),
     ],
 )
-def test_a_wrong_command_line_is_exit_code_2_and_says_what_is_right(capsys: Capture, arguments: tuple[str, ...]) -> None:
+def test_a_wrong_command_line_is_exit_code_2_and_says_what_is_right(
+    capsys: Capture, arguments: tuple[str, ...]
+) -> None:
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("usage: dpu-operator")
@@ -240,7 +242,9 @@ def test_every_verb_has_help_and_every_example_can_be_parsed(capsys: Capture) ->
     assert set(parsers()) == {"", "run", "render", "check"}
     for verb in parsers():
         _, out, _ = run(capsys, *verb.split(), "--help")
-        for line in re.findall(r"^.*?\bdpu-operator ((?:run|render|check)\b.*)$", out.split("examples:")[1], re.MULTILINE):
+        for line in re.findall(
+            r"^.*?\bdpu-operator ((?:run|render|check)\b.*)$", out.split("examples:")[1], re.MULTILINE
+        ):
             command = re.split(r"\s{2,}|\s\|\s", line)[0]
             assert callable(cli._parser().parse_args(command.split()).action)
 
@@ -273,12 +277,13 @@ def test_an_interrupted_command_has_the_shells_exit_code(capsys: Capture, monkey
 # as a process of its own
 
 
-def process(*arguments: str, **more: Any) -> subprocess.Popen[bytes]:
+def process(*arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "dpu_operator.cli", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 
-@pytest.mark.parametrize("arguments", [("render",), ("render", "-o", "json"), ("--help",)])
+@pytest.mark.parametrize("arguments", [("render",), ("--help",), ("render", "--help")])
 def test_a_reader_that_has_seen_enough_gets_no_complaint(arguments: tuple[str, ...]) -> None:
     """`dpu-operator render | head -1`: the pipe may be closed before anything was written."""
     child = process(*arguments)
@@ -302,9 +307,8 @@ def test_help_and_render_load_neither_kopf_nor_a_client() -> None:
 
 def test_run_without_a_cluster_is_an_error_in_two_sentences(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    from dpu_operator.commands import run as verb
 
-    monkeypatch.setattr(verb.logs, "configure", lambda **_: None)
+    monkeypatch.setattr("dpu_operator.report.logs.configure", lambda **_: None)
     code, out, err = run(capsys, "run")
     assert (code, out) == (1, "")
     assert two_sentences(err), err
@@ -317,9 +321,9 @@ def test_run_starts_with_what_the_command_line_and_the_environment_say(
 
     said: dict[str, Any] = {}
     monkeypatch.setenv("RELATED_IMAGE_AGENT", "a@sha256:1")
-    monkeypatch.setattr(verb.logs, "configure", said.update)
+    monkeypatch.setattr("dpu_operator.report.logs.configure", said.update)
     monkeypatch.setattr(verb, "own_access", lambda path: f"access by {path}")
-    monkeypatch.setattr(verb.app, "run", said.update)
+    monkeypatch.setattr("dpu_operator.app.run", lambda **arguments: said.update(arguments))
     code, _, _ = run(capsys, "run", "--kubeconfig", "k", "--log-format", "json", "--liveness", "http://0.0.0.0:1/x")
     assert code == 0
     assert (said["style"], said["verbose"], said["access"]) == ("json", False, "access by k")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpu_operator import plan as planning
-from dpu_operator.observe.tenant import ALWAYS
+from dpu_operator.observe.essentials import ALWAYS
 from dpu_operator.plan.machineconfig import ref_of
 from dpu_operator.world import (
     CONFIG_MAP,
@@ -73,7 +73,9 @@ def changed() -> World:
     world = healthy()
     world.edit_tenant(
         TenantKey.OVNKUBE_CONFIG,
-        lambda obj: obj["data"].update({"ovnkube.conf": obj["data"]["ovnkube.conf"].replace('mtu="1400"', 'mtu="8900"')}),
+        lambda obj: obj["data"].update(
+            {"ovnkube.conf": obj["data"]["ovnkube.conf"].replace('mtu="1400"', 'mtu="8900"')}
+        ),
     )
     world.edit_tenant(TenantKey.ROOT_CA, lambda obj: obj["data"].update({"ca.crt": "another CA"}))
     world.config["spec"]["hostConfig"]["bridge"] = "br-other"
@@ -234,7 +236,9 @@ def _place(obj: Obj) -> tuple[str, str, str]:
 def test_a_foreign_machine_config_is_left_alone_and_the_pods_go_their_way() -> None:
     world = World()
     ref = ref_of(world.infra())
-    world.server.put({"apiVersion": MACHINE_CONFIG.api_version, "kind": "MachineConfig", "metadata": {"name": ref.name}})
+    world.server.put(
+        {"apiVersion": MACHINE_CONFIG.api_version, "kind": "MachineConfig", "metadata": {"name": ref.name}}
+    )
     steps = [step.ref for step in world.plan().steps]
     assert ref not in steps
     assert OPERAND in steps
@@ -529,6 +533,7 @@ def test_a_removal_does_not_delete_twice_nor_what_is_not_ours() -> None:
     world.edit(ours, lambda obj: obj["metadata"].update({"deletionTimestamp": "2026-05-20T00:00:00Z"}))
     steps, waits_for = removal(world)
     assert (steps, bool(waits_for)) == ([], True)
+    world = healthy()
     world.edit(ours, lambda obj: obj["metadata"]["annotations"].update({OWNER_ANNOTATION: "elsewhere/rival"}))
     assert removal(world) == ([], "")
 

@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from dpu_operator.apply.copier import Copier
-from dpu_operator.kube.client import Cluster
-from dpu_operator.kube.errors import ApiError, Unreachable
+from dpu_operator.kube.errors import ApiError, ClusterError, Unreachable
 from dpu_operator.world import CONFIG_MAP, SECRET, Apply, Obj, Ref
 from tests.unit.core.server import ApiServer
 from tests.unit.core.worlds import NAMESPACE
@@ -23,7 +22,7 @@ class Copying:
     def __init__(self) -> None:
         self.server = ApiServer()
         self.wrote: list[tuple[Ref, Obj | None]] = []
-        self.copier = Copier(cast("Cluster", self.server), wrote=lambda ref, obj: self.wrote.append((ref, obj)))
+        self.copier = Copier(cast("Any", self.server), wrote=lambda ref, obj: self.wrote.append((ref, obj)))
         self.made: list[str] = []
         self.holds: dict[Ref, asyncio.Event] = {}
         self.waiting: list[Ref] = []
@@ -93,10 +92,10 @@ async def test_one_write_at_a_time_for_each_place_and_places_do_not_wait_for_eac
 
 
 @pytest.mark.parametrize("error", [ApiError(500, "InternalError", "no"), Unreachable("timed out", sent=True)])
-async def test_a_failed_write_does_not_end_it(error: Exception) -> None:
+async def test_a_failed_write_does_not_end_it(error: ClusterError) -> None:
     c = Copying()
     hold = c.hold(A)
-    c.server.refuse = lambda _verb, ref: error if ref == A else None  # type: ignore[return-value]
+    c.server.refuse = lambda _verb, ref: error if ref == A else None
     c.offer(A, "1")
     await c.settled()
     c.offer(A, "2")

@@ -8,7 +8,6 @@ import pytest
 
 from dpu_operator.apply import executor
 from dpu_operator.apply.executor import Failure, execute
-from dpu_operator.kube.client import Cluster
 from dpu_operator.kube.errors import ApiError, ClusterError, Unreachable
 from dpu_operator.world import (
     CONFIG_MAP,
@@ -54,7 +53,7 @@ class Run:
     async def __call__(self, *steps: Step, outdated: tuple[Ref, ...] = ()) -> tuple[Failure, ...]:
         return await execute(
             steps,
-            cluster=cast("Cluster", self.server),
+            cluster=cast("Any", self.server),
             wrote=lambda ref, obj: self.wrote.append((ref, obj)),
             outdated=lambda s: s.ref in outdated,
         )
@@ -141,7 +140,7 @@ async def test_another_object_in_the_place_of_the_one_to_delete_is_not_deleted()
 
 
 @pytest.mark.parametrize("replaces", [False, True])
-async def test_force_is_only_for_what_is_ours(replaces: bool) -> None:
+async def test_force_is_only_for_what_is_ours(*, replaces: bool) -> None:
     asked: list[bool] = []
 
     class Server(ApiServer):
@@ -174,9 +173,7 @@ async def test_an_object_that_somebody_made_meanwhile_stays_as_it_is() -> None:
         (CERT, {"data": {"a": "eA=="}}, {"data": {"a": "eA==", "more": "eA=="}}),
     ],
 )
-async def test_keys_that_somebody_added_to_a_copy_go_away_wherever_they_are(
-    ref: Ref, desired: Obj, live: Obj
-) -> None:
+async def test_keys_that_somebody_added_to_a_copy_go_away_wherever_they_are(ref: Ref, desired: Obj, live: Obj) -> None:
     server = ApiServer([of(ref, **live)])
     assert await Run(server)(step(ref, content=desired, replaces=True, drop_keys=("more",))) == ()
     after = server.objects[ref]
@@ -236,5 +233,5 @@ async def test_a_kind_that_only_looks_like_a_secret_is_read_with_its_message() -
 
 async def test_an_apply_alone_is_what_the_short_way_uses() -> None:
     server = ApiServer()
-    answer = await executor.apply(step(INPUT), cast("Cluster", server))
+    answer = await executor.apply(step(INPUT), cast("Any", server))
     assert answer["metadata"]["uid"]

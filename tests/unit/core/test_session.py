@@ -124,6 +124,30 @@ async def test_a_status_that_somebody_changed_is_written_again(monkeypatch: Patc
         await stage.until(lambda: stage.status() == right)
 
 
+async def test_the_generation_in_the_status_is_that_which_was_judged(monkeypatch: Patch) -> None:
+    async with opened(monkeypatch) as stage:
+        stage.fleet.images = {}  # so that there is no MachineConfig, and each look at it is a request
+        hold, asked = asyncio.Event(), []
+
+        async def gate(ref: Ref) -> None:
+            if ref == MACHINES:
+                asked.append(ref)
+                if len(asked) == 2:  # the look after the writes
+                    await hold.wait()
+
+        stage.infra.read_gate = gate
+        await stage.start()
+        await stage.until(lambda: len(asked) == 2)
+        stage.edit(stage.infra, CONFIG, lambda obj: obj["metadata"].update(generation=2))
+        await stage.until(lambda: stage.session._config["metadata"]["generation"] == 2)
+        hold.set()
+        await stage.until(lambda: stage.status().get("observedGeneration") == 2)
+        assert [(r["observedGeneration"], r["conditions"][0]["observedGeneration"]) for r in stage.reports()] == [
+            (1, 1),
+            (2, 2),
+        ]
+
+
 # first answers
 
 
@@ -136,13 +160,18 @@ async def holding(server: ApiServer, hold: asyncio.Event, *kinds: str) -> None:
 
 
 @pytest.mark.parametrize("cluster", ["infra", "tenant"])
-async def test_nothing_is_said_or_done_before_the_first_answers(monkeypatch: Patch, cluster: str) -> None:
+async def test_nothing_is_said_or_done_before_the_first_answers(
+    monkeypatch: Patch, caplog: pytest.LogCaptureFixture, cluster: str
+) -> None:
     async with opened(monkeypatch) as stage:
-        hold = asyncio.Event()
+        hold, plan = asyncio.Event(), planning.plan
         await holding(stage.infra if cluster == "infra" else stage.tenant, hold, "configmaps", "nodes")
+        monkeypatch.setattr(planning, "plan", None)
         await stage.start()
         await stage.quiet()
         assert stage.infra.writes == []
+        monkeypatch.setattr(planning, "plan", plan)
+        assert "failed" not in caplog.text, "it is not even thought about"
         hold.set()
         await stage.settled()
         assert not stage.reasons() & {"NotObservedYet", "TenantNotRead", "NotProbedYet"}
@@ -237,7 +266,9 @@ async def test_a_kubeconfig_that_is_no_use_turns_a_condition_and_keeps_the_copie
     async with opened(monkeypatch) as stage:
         await stage.start()
         await stage.settled()
-        there = {ref: obj for ref, obj in stage.infra.objects.items() if ref.kind.plural in ("configmaps", "daemonsets")}
+        there = {
+            ref: obj for ref, obj in stage.infra.objects.items() if ref.kind.plural in ("configmaps", "daemonsets")
+        }
         if text is None:
             stage.infra.remove(secret("tenant-kubeconfig"))
         else:
@@ -410,6 +441,7 @@ async def test_a_copy_that_fails_the_short_way_is_tried_by_the_plan_and_reported
         stage.edit(stage.tenant, TENANT_CONFIG, lambda obj: obj["data"].update(v="1"))
         await stage.until(lambda: stage.condition("Degraded") == ("True", "WriteFailed"))
         stage.infra.mend()
+        stage.session.wake()  # its own next try would be in a second
         await stage.until(lambda: values(stage)[-1] == "1")
 
 
@@ -430,6 +462,7 @@ async def test_a_failed_write_is_on_degraded_with_its_sentence_and_stops_the_use
         )
         assert {OPERAND, MACHINES}.isdisjoint(stage.infra.objects)
         stage.infra.mend()
+        stage.session.wake()  # its own next try would be in a second
         await stage.until(lambda: OPERAND in stage.infra.objects)
         await stage.until(lambda: stage.condition("Degraded")[0] == "False")
 
@@ -463,6 +496,7 @@ async def test_a_report_that_is_not_taken_is_written_again(
         assert OPERAND in stage.infra.objects, "the work does not wait for the report"
         assert stage.infra.events == []
         stage.infra.mend()
+        stage.session.wake()
         await stage.settled()
         assert len(stage.infra.events) == len(stage.status()["conditions"])
 
@@ -529,6 +563,7 @@ async def test_nothing_of_a_secret_is_ever_in_a_log_an_event_or_a_status(
         await stage.start(config)
         await stage.until(lambda: stage.condition("Degraded") == ("True", "WriteFailed"))
         stage.infra.mend()
+        stage.session.wake()  # its own next try would be in a second
         await stage.until(lambda: secret("ovn-cert") in stage.infra.objects)
         stage.edit(stage.infra, secret("ovn-cert"), lambda obj: obj["data"].update({"more": "bTRyazNy"}))
         await stage.until(lambda: "more" not in stage.infra.objects[secret("ovn-cert")]["data"])
@@ -554,7 +589,21 @@ async def test_after_its_end_a_session_writes_nothing_more(monkeypatch: Patch) -
         assert len(stage.infra.writes) == count
 
 
-async def test_a_cancelled_session_leaves_no_task_behind(monkeypatch: Patch) -> None:
+async def test_a_cancelled_loop_waits_for_nothing_any_more(monkeypatch: Patch) -> None:
+    async with opened(monkeypatch) as stage:
+        await stage.start()
+        await stage.settled()
+        (loop,) = stage._loops
+        before = asyncio.all_tasks()
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        stage.session.wake = lambda: None  # type: ignore[method-assign]  # nor is it woken to its end
+        await asyncio.sleep(0)
+        ended = before - asyncio.all_tasks()
+        assert {"Event.wait", "Fleet.run"} <= {getattr(task.get_coro(), "__qualname__", "") for task in ended}
+
+
+async def test_a_closed_session_leaves_no_task_behind(monkeypatch: Patch) -> None:
     async with opened(monkeypatch) as stage:
         before = asyncio.all_tasks()
         await stage.start()
@@ -690,12 +739,16 @@ def second(namespace: str = "tenant-2", created: str = "2026-05-20T09:00:00Z") -
 
 async def test_the_younger_of_two_waits_and_takes_over_when_the_older_is_gone(monkeypatch: Patch) -> None:
     async with opened(monkeypatch) as stage:
-        stage.infra.put({**kubeconfig_secret(kubeconfig()), "metadata": {"name": "tenant-kubeconfig", "namespace": "tenant-2"}})
+        stage.infra.put(
+            {**kubeconfig_secret(kubeconfig()), "metadata": {"name": "tenant-kubeconfig", "namespace": "tenant-2"}}
+        )
         other = Ref(CONFIG.kind, "tenant-2", "second")
         await stage.start(example_config(), second())
         await stage.settled()
         await stage.until(lambda: stage.condition("Degraded", other) == ("True", "PoolConflict"))
-        assert not [ref for ref in stage.infra.objects if ref.namespace == "tenant-2" and ref.kind.plural == "configmaps"]
+        assert not [
+            ref for ref in stage.infra.objects if ref.namespace == "tenant-2" and ref.kind.plural == "configmaps"
+        ]
         stage.infra.remove(CONFIG)
         stage.infra.remove(MACHINES)
         await stage.until(lambda: stage.condition("TenantObjectsSynced", other) == ("True", "Synced"))

@@ -141,7 +141,11 @@ async def test_a_refusal_of_the_list_is_shown_as_what_it_is(failure: Broken, sig
 async def test_changes_are_taken_over_and_told() -> None:
     f = Followed()
     await f.after(listed(obj("a", 5)))
-    changes = (Changed("ADDED", obj("b", 6)), Changed("MODIFIED", obj("a", 7, data="x")), Changed("DELETED", obj("b", 8)))
+    changes = (
+        Changed("ADDED", obj("b", 6)),
+        Changed("MODIFIED", obj("a", 7, data="x")),
+        Changed("DELETED", obj("b", 8)),
+    )
     assert await f.after(*changes) == ["b", "a", "b"]
     assert [o["metadata"]["name"] for o in f.shelf] == ["a"]
     assert f.shelf.get("a", NAMESPACE).object == obj("a", 7, data="x")

@@ -39,7 +39,8 @@ from dpu_operator.world import (
 from dpu_shared.host_config import HostConfig
 from dpu_shared.node_report import NodeReport, State
 from tests.lab import mco_rules
-from tests.unit.core.server import ApiServer, ref_of as place_of
+from tests.unit.core.server import ApiServer
+from tests.unit.core.server import ref_of as place_of
 from tests.unit.plan.worlds import central_tenant
 
 EXAMPLES = Path(str(resources.files("dpu_operator") / "examples"))
@@ -170,7 +171,9 @@ class World:
         self.tenant_object(key, obj)
 
     def link(self, state: LinkState, message: str = "") -> None:
-        self.tenant = dataclasses.replace(self.tenant, link=Link(state=state, message=message, server="api.tenant:6443"))
+        self.tenant = dataclasses.replace(
+            self.tenant, link=Link(state=state, message=message, server="api.tenant:6443")
+        )
 
     # what the other programs of the cluster do
 

@@ -1,7 +1,7 @@
 """Reading and writing the format of ovnkube.conf."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpu_operator.plan import conf
@@ -52,6 +52,7 @@ def test_what_is_no_such_file_is_refused_in_two_sentences_with_its_line(text: st
     assert caught.value.hint.endswith(".")
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES, min_size=1), min_size=1))
 def test_what_is_written_is_read_again_the_same(sections: dict[str, dict[str, str]]) -> None:
     text = conf.render((), sections)
@@ -59,6 +60,7 @@ def test_what_is_written_is_read_again_the_same(sections: dict[str, dict[str, st
     assert conf.values(conf.parse(text)) == expected
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES, min_size=1), min_size=1), st.dictionaries(NAMES, VALUES))
 def test_lines_that_are_kept_stay_as_they_were_and_additions_win(
     sections: dict[str, dict[str, str]], extra: dict[str, str]

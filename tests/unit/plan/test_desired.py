@@ -233,7 +233,7 @@ def mutate(tree: Any, path: list[int], value: Any) -> Any:
     return value
 
 
-@settings(max_examples=int(os.environ.get("DPU_MUTATIONS", "300")), deadline=None)
+@settings(max_examples=int(os.environ.get("DPU_MUTATIONS", "150")), deadline=None)
 @given(
     st.sampled_from(["interconnect", "central"]),
     st.sampled_from([*TenantKey, None]),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_
 from hypothesis import strategies as st
 
 from dpu_operator.plan import conf
@@ -233,6 +234,7 @@ SECTIONS = st.dictionaries(
 )
 
 
+@settings_(max_examples=30, deadline=None)
 @given(SECTIONS)
 def test_what_a_dpu_cannot_take_never_survives_and_everything_unknown_does(sections: dict[str, dict[str, str]]) -> None:
     sections.get("default", {}).pop("encap-port", None)
@@ -248,6 +250,7 @@ def test_what_a_dpu_cannot_take_never_survives_and_everything_unknown_does(secti
             assert after[key] == value
 
 
+@settings_(max_examples=30, deadline=None)
 @given(SECTIONS)
 def test_deriving_twice_is_deriving_once(sections: dict[str, dict[str, str]]) -> None:
     sections.get("default", {}).pop("encap-port", None)
