@@ -370,6 +370,7 @@ class Session:
     async def close(self) -> None:
         """End the loop, the watches and the writes of this resource."""
         self._closed = True
+        self._urgent.set()
         self.wake()
         await self._copier.close()
         if self._tenant is not None:

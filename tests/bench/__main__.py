@@ -65,6 +65,7 @@ def measure(parts: list[str], *, quick: bool) -> Raw:
                 figures |= found
             except Exception as error:  # noqa: BLE001 - whatever broke one part, the others are still worth having
                 traceback.print_exc()
+                scene.keep_log()
                 broken[part] = f"{type(error).__name__}: {error}".partition("\n")[0][:500]
             finally:
                 gc.enable()

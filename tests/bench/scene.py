@@ -60,7 +60,6 @@ class Scene:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-            stack.callback(self._keep_log)
             stack.enter_context(self.lab)
             stack.callback(self._stop_operator)
             say(f"both clusters are up ({max(self.lab.timings.steps.values()):.0f} s)")
@@ -84,6 +83,13 @@ class Scene:
         if running is None or not running.alive():
             raise RuntimeError(f"The operator has ended. {self.last_words()}")
         return running.pid
+
+    def keep_log(self) -> None:
+        """Let the operator's log outlive a failure: the scene's folder goes."""
+        if self.stage.process.log.exists():
+            kept = Path(tempfile.gettempdir()) / "dpu-bench-operator.log"
+            shutil.copyfile(self.stage.process.log, kept)
+            say(f"the operator's log is kept as {kept}")
 
     def last_words(self) -> str:
         """The end of the operator's log, for a message."""
@@ -231,13 +237,6 @@ class Scene:
     def _stop_operator(self) -> None:
         if self.stage.process.alive():
             self.stage.process.terminate()
-
-    def _keep_log(self) -> None:
-        """The operator's log outlives a failure, and only that."""
-        if sys.exc_info()[0] is not None and self.stage.process.log.exists():
-            kept = Path(tempfile.gettempdir()) / "dpu-bench-operator.log"
-            shutil.copyfile(self.stage.process.log, kept)
-            say(f"the operator's log is kept as {kept}")
 
 
 def _account(name: str, verbs: list[str]) -> list[Object]:

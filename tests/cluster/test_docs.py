@@ -153,9 +153,10 @@ def operate(shell: Shell, stage: Stage) -> None:
     assert health.OURS not in health.rendered_from(stage)
 
     again(shell, stage)
+    stage.wait_condition("MachineConfigApplied", "True", namespace=SPACE)
     stage.lab.mco.pause(POOL)
     shell.run(remove.replace("delete okc", "delete --wait=false okc"))  # it would wait until the next command
-    stage.wait_condition("MachineConfigApplied", "False", reason="Removing", namespace=SPACE)
+    stage.wait(lambda: "the pool is paused" in removing(stage), "the removal to say that the pool is paused")
     shell.run(skip)
     stage.wait(lambda: gone(stage), "a resource whose pool is not waited for to be gone")
     stage.lab.mco.pause(POOL, paused=False)
@@ -176,6 +177,12 @@ def valid(stage: Stage) -> str:
     """The message of TenantCredentialsValid, while it is True."""
     condition = stage.conditions(SPACE).get("TenantCredentialsValid", {})
     return str(condition["message"]) if condition.get("status") == "True" else ""
+
+
+def removing(stage: Stage) -> str:
+    """What a removal waits for; '' when nothing is being removed."""
+    condition = stage.conditions(SPACE).get("MachineConfigApplied", {})
+    return str(condition["message"]) if condition.get("reason") == "Removing" else ""
 
 
 def gone(stage: Stage) -> bool:

@@ -50,6 +50,24 @@ async def test_a_named_object_is_asked_for_by_its_name_so_that_resource_names_su
     assert 90 <= int(server.watches[0].query["timeoutSeconds"]) <= 100
 
 
+async def test_the_first_list_takes_what_the_server_has_at_hand(server: Server, witness: Witness) -> None:
+    server.items = [config_map("a", 90)]
+    witness.watch(name="a")
+    await server.until(lambda: len(server.streams) == 1)
+    server.cut_streams()
+    await witness.until(lambda: len(witness.listed) == 2)
+    assert [request.query.get("resourceVersion") for request in server.lists] == ["0", None]
+
+
+async def test_that_a_named_object_is_not_there_is_believed_of_the_newest_data_only(
+    server: Server, witness: Witness
+) -> None:
+    witness.watch(name="a")
+    await server.until(lambda: len(server.streams) == 1)
+    assert [request.query.get("resourceVersion") for request in server.lists] == ["0", None]
+    assert [listed.items for listed in witness.listed] == [()]
+
+
 async def test_that_a_named_object_is_gone_is_told_by_a_list_and_not_by_the_watch(
     server: Server, witness: Witness
 ) -> None:

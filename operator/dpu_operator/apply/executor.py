@@ -3,8 +3,7 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from dpu_operator.kube.client import ApiError, Cluster, ClusterError
 from dpu_operator.world import DAEMON_SET, MACHINE_CONFIG, SECRET, Apply, Delete, Obj, Ref, Step
@@ -56,17 +55,17 @@ async def execute(
     then = [step for step in steps if step.ref.kind in _USERS]
     failures: list[Failure] = []
     places = asyncio.Semaphore(WRITES_AT_ONCE)
+
+    async def in_turn(step: Step) -> Failure | None:
+        async with places:
+            return await _do(step, cluster, wrote, outdated)
+
     for wave in (first, then):
         if failures:
             break
-        results = await asyncio.gather(*(_in_turn(places, _do(step, cluster, wrote, outdated)) for step in wave))
+        results = await asyncio.gather(*(in_turn(step) for step in wave))
         failures += [failure for failure in results if failure is not None]
     return tuple(failures)
-
-
-async def _in_turn(places: asyncio.Semaphore, work: Coroutine[Any, Any, Failure | None]) -> Failure | None:
-    async with places:
-        return await work
 
 
 async def _do(

@@ -94,6 +94,7 @@ class Cluster:
         name: str | None = None,
         label_selector: str | None = None,
         limit: int | None = None,
+        cached: bool = False,
     ) -> tuple[Objects, str]:
         """All objects of a kind with `apiVersion` and `kind` filled in, and the list's resourceVersion.
 
@@ -103,10 +104,14 @@ class Cluster:
             name: only the one object of this name (an account may be allowed just that).
             label_selector: as Kubernetes spells it.
             limit: objects in one page; the list is complete whatever it is.
+            cached: what the server has at hand will do (resourceVersion=0). It may be a little old, and it comes at
+                once; the newest takes up to 100 ms more, for which the server asks etcd and waits for its own cache.
 
         """
         path = _path(kind, namespace, None)
         selection = _selection(name, label_selector) + f"limit={limit or PAGE}"
+        if cached:
+            selection += "&resourceVersion=0"
         items: Objects = []
         query = selection
         for _ in range(PAGE_LIMIT):

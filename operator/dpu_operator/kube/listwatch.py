@@ -162,9 +162,11 @@ class ListWatch:
     async def _list(self) -> Listed:
         async with self._link.listing(), self._link.turn():
             try:
-                items, version = await self._cluster.list(
-                    self._kind, self._namespace, name=self._name, label_selector=self._label_selector
-                )
+                first = not self._version
+                items, version = await self._read(cached=first)
+                if first and self._name is not None and not items:
+                    # That something is not there is believed of the newest data only: its copy would be deleted.
+                    items, version = await self._read(cached=False)
             except ClusterError as error:
                 self._failures += 1
                 self._link.failed(error)
@@ -172,6 +174,11 @@ class ListWatch:
             self._link.answered()
         self._version = version
         return Listed(tuple(items), version)
+
+    async def _read(self, *, cached: bool) -> tuple[list[Obj], str]:
+        return await self._cluster.list(
+            self._kind, self._namespace, name=self._name, label_selector=self._label_selector, cached=cached
+        )
 
     async def _watch(self) -> AsyncGenerator[Changed, None]:
         """The changes of one watch; returns at its regular end."""

@@ -148,6 +148,7 @@ class ApiServer:
         name: str | None = None,
         label_selector: str | None = None,
         limit: int | None = None,
+        cached: bool = False,
     ) -> tuple[list[Obj], str]:
         await asyncio.sleep(0)
         if self.read_gate is not None:

@@ -182,7 +182,7 @@ async def opened(
     monkeypatch: pytest.MonkeyPatch, *, tenant: Iterable[Obj] = (), **pauses: float
 ) -> AsyncIterator[Stage]:
     """A stage that is not started yet; the operator's pauses are short unless the test says otherwise."""
-    short = {"PAUSE": 0.002, "PAUSE_AFTER_COPY": 0.01, "PATIENCE": 5.0}
+    short = {"PAUSE": 0.002, "PAUSE_AFTER_COPY": 0.01, "COPYING_LIMIT": 1.0, "PATIENCE": 5.0}
     for name, value in (short | pauses).items():
         monkeypatch.setattr(reconcile, name, value)
     infra = ApiServer([*example_infra(), kubeconfig_secret(kubeconfig())])

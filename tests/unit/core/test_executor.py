@@ -1,6 +1,7 @@
 """A plan is carried out as it is given: inputs before their users, nothing that is not ours, and no secret in a sentence."""
 
 import asyncio
+import gc
 import logging
 from typing import Any, cast
 
@@ -85,6 +86,25 @@ async def test_no_user_is_written_before_the_last_answer_about_its_inputs() -> N
     hold.set()
     await task
     assert run.server.writes[-1][1] == USER
+
+
+async def test_not_all_steps_go_at_once_and_a_cancelled_plan_starts_no_more() -> None:
+    run, under_way = Run(), []
+
+    async def gate(ref: Ref) -> None:
+        under_way.append(ref)
+        await asyncio.Event().wait()
+
+    run.server.gate = gate
+    task = asyncio.create_task(run(*(step(Ref(CONFIG_MAP, NAMESPACE, f"n{n}")) for n in range(9))))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(under_way) == executor.WRITES_AT_ONCE
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    gc.collect()  # a coroutine that nobody awaited would complain here
+    assert len(under_way) == executor.WRITES_AT_ONCE
+    assert run.server.writes == []
 
 
 async def test_a_failed_input_stops_its_users_and_nothing_else() -> None:

@@ -348,6 +348,7 @@ async def test_a_tenant_that_refuses_everything_changes_nothing_else_either(monk
 def slow_plan(monkeypatch: Patch) -> None:
     """After a copy that went the short way, no plan is made as long as the test lasts."""
     monkeypatch.setattr(reconcile, "PAUSE_AFTER_COPY", 60.0)
+    monkeypatch.setattr(reconcile, "COPYING_LIMIT", 60.0)
 
 
 def values(stage: Stage) -> list[str]:
@@ -381,6 +382,61 @@ async def test_the_full_plan_follows_a_copy_and_does_what_is_derived_from_it(mon
         await stage.until(lambda: stage.infra.objects[OPERAND]["metadata"]["generation"] > before)
         assert mtu[1] in stage.infra.objects[COPY]["data"]["ovnkube.conf"]
         assert "8900" in stage.infra.objects[config_map("ovnkube-config-dpu")]["data"]["ovnkube.conf"]
+
+
+async def flood(stage: Stage, seconds: float) -> int:
+    """Changes of one tenant object, one right after the other."""
+    count, end = 0, asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < end:
+        count += 1
+        stage.edit(stage.tenant, TENANT_CONFIG, lambda obj, v=str(count): obj["data"].update(v=v))  # type: ignore[misc]
+        await asyncio.sleep(0.004)
+    return count
+
+
+async def test_a_flood_of_changes_is_copied_as_it_comes_and_planned_when_it_ends(monkeypatch: Patch) -> None:
+    async with opened(monkeypatch) as stage:
+        await stage.start()
+        await stage.settled()
+        monkeypatch.setattr(reconcile, "PAUSE_AFTER_COPY", 0.1)
+        monkeypatch.setattr(reconcile, "COPYING_LIMIT", 60.0)
+        before = stage.session._ended
+        count = await flood(stage, 0.3)
+        assert stage.session._ended == before
+        await stage.until(lambda: values(stage)[-1] == str(count))
+        await stage.until(lambda: stage.session._ended > before)
+
+
+async def test_a_flood_without_an_end_is_planned_all_the_same(monkeypatch: Patch) -> None:
+    async with opened(monkeypatch) as stage:
+        await stage.start()
+        await stage.settled()
+        monkeypatch.setattr(reconcile, "PAUSE_AFTER_COPY", 60.0)
+        monkeypatch.setattr(reconcile, "COPYING_LIMIT", 0.05)
+        before = stage.session._ended
+        await flood(stage, 0.3)
+        assert stage.session._ended > before
+
+
+async def test_a_lost_tenant_is_reported_in_the_midst_of_a_flood(monkeypatch: Patch) -> None:
+    async with opened(monkeypatch) as stage:
+        await stage.start()
+        await stage.settled()
+        slow_plan(monkeypatch)
+        await flood(stage, 0.02)
+        stage.tenant.cut(GONE)
+        await stage.until(lambda: stage.condition("TenantClusterApiServerUnreachable") == ("True", "Unreachable"))
+
+
+async def test_a_session_that_is_closed_in_the_midst_of_a_flood_ends_at_once(monkeypatch: Patch) -> None:
+    async with opened(monkeypatch) as stage:
+        await stage.start()
+        await stage.settled()
+        slow_plan(monkeypatch)
+        await flood(stage, 0.02)
+        stage.infra.remove(CONFIG)
+        async with asyncio.timeout(5):
+            await stage.loops()
 
 
 @pytest.mark.parametrize("how", ["never ours", "just taken over"])
@@ -681,11 +737,16 @@ async def test_a_removal_tells_why_a_deletion_fails_and_goes_on(monkeypatch: Pat
         await stage.start()
         await stage.settled()
         await deleting(stage)
+        stage.infra.refuse = lambda _verb, ref: GONE if ref == CONFIG else None
+        assert await stage.session.remove(), "a status that cannot be written stops no removal"
+        assert MACHINES not in stage.infra.objects
+        stage.infra.put(machine_config())
+        await stage.until(lambda: any(stage.fleet.infra.machine_configs))
         forbid(stage.infra, MACHINES, verb="delete")
         assert await stage.session.remove() == f"{MACHINES} could not be deleted (HTTP 403 Forbidden: not allowed)."
         assert stage.condition("Degraded") == ("True", "WriteFailed")
-        stage.infra.refuse = lambda verb, ref: GONE if ref == CONFIG else None
-        assert await stage.session.remove(), "a status that cannot be written stops no removal"
+        stage.infra.mend()
+        await stage.session.remove()
         assert MACHINES not in stage.infra.objects
 
 
@@ -728,6 +789,85 @@ async def test_a_resource_that_was_deleted_by_force_ends_its_loop_without_a_comp
         assert "Please report it" not in caplog.text
 
 
+# what of the infra cluster is looked at besides
+
+
+async def test_a_foreign_machine_config_without_our_label_is_seen_and_so_is_its_going(monkeypatch: Patch) -> None:
+    """The watch asks for our label only, so that of a foreign one nothing would ever be heard."""
+    async with opened(monkeypatch) as stage:
+        theirs = {
+            "apiVersion": MACHINE_CONFIG.api_version,
+            "kind": "MachineConfig",
+            "metadata": {"name": MACHINES.name},
+        }
+        stage.infra.put(theirs)
+        await stage.start()
+        await stage.until(lambda: stage.condition("MachineConfigApplied") == ("False", "MachineConfigForeign"))
+        await stage.settled()
+        assert "spec" not in stage.infra.objects[MACHINES]
+        stage.infra.remove(MACHINES)
+        await stage.until(lambda: stage.infra.objects.get(MACHINES, {}).get("spec"))
+        stage.infra.remove(MACHINES)
+        await stage.until(lambda: stage.infra.objects.get(MACHINES, {}).get("spec"))
+
+
+async def test_a_rendered_machine_config_is_read_once(monkeypatch: Patch) -> None:
+    """Its name ends in the hash of its content."""
+    async with opened(monkeypatch) as stage:
+        name = Ref(MACHINE_CONFIG, None, "rendered-dpu-1")
+        read: list[Ref] = []
+
+        async def gate(ref: Ref) -> None:
+            read.append(ref)
+
+        stage.infra.read_gate = gate
+        stage.infra.put(
+            {"apiVersion": MACHINE_CONFIG.api_version, "kind": "MachineConfig", "metadata": {"name": name.name}}
+        )
+        pool = Ref(MACHINE_CONFIG_POOL, None, "dpu")
+        source = {"name": name.name, "source": [{"name": MACHINES.name}]}
+        stage.edit(stage.infra, pool, lambda obj: obj["spec"].update(configuration=source))
+        await stage.start()
+        await stage.settled()
+        for _ in range(3):
+            before = stage.session._ended
+            stage.session.wake()
+            await stage.until(lambda before=before: stage.session._ended > before)  # type: ignore[misc]
+        assert read.count(name) == 1
+        assert "does not have" in stage.status()["conditions"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(ApiError(403, "Forbidden", "no"), "Forbidden"), (GONE, "NotObservedYet")]
+)
+async def test_a_machine_config_that_cannot_be_read_is_not_called_absent(
+    monkeypatch: Patch, error: ClusterError, reason: str
+) -> None:
+    async with opened(monkeypatch) as stage:
+        stage.infra.refuse = lambda verb, ref: error if verb == "get" and ref.kind == MACHINE_CONFIG else None
+        pool = Ref(MACHINE_CONFIG_POOL, None, "dpu")
+        source = {"name": "rendered-dpu-1", "source": [{"name": MACHINES.name}]}
+        stage.edit(stage.infra, pool, lambda obj: obj["spec"].update(configuration=source))
+        await stage.start()
+        await stage.until(lambda: stage.condition("MachineConfigApplied")[0] == "Unknown")
+        assert stage.writes() == [], "nothing is done while it is not known what is there"
+        stage.infra.put(machine_config())
+        await stage.until(lambda: stage.condition("MachineConfigApplied") == ("Unknown", reason))
+
+
+async def test_the_weaker_kubeconfig_of_the_dpus_is_judged_too(monkeypatch: Patch) -> None:
+    async with opened(monkeypatch) as stage:
+        config = example_config()
+        config["spec"]["nodeKubeConfigFile"] = "node-kubeconfig"
+        await stage.start(config)
+        await stage.until(lambda: stage.condition("TenantCredentialsValid") == ("False", "SecretNotFound"))
+        stage.infra.put(kubeconfig_secret("garbage", "node-kubeconfig"))
+        await stage.until(lambda: stage.condition("TenantCredentialsValid") == ("False", "KubeconfigRefused"))
+        stage.infra.put(kubeconfig_secret(kubeconfig(), "node-kubeconfig"))
+        await stage.until(lambda: stage.condition("TenantCredentialsValid") == ("True", "Valid"))
+        assert len(stage.feeds) == 1, "it is for the DPUs, and not used here"
+
+
 # several resources
 
 
@@ -752,6 +892,7 @@ async def test_the_younger_of_two_waits_and_takes_over_when_the_older_is_gone(mo
         stage.infra.remove(CONFIG)
         stage.infra.remove(MACHINES)
         await stage.until(lambda: stage.condition("TenantObjectsSynced", other) == ("True", "Synced"))
+        await stage.until(lambda: MACHINES in stage.infra.objects)
         owner = stage.infra.objects[MACHINES]["metadata"]["annotations"][OWNER_ANNOTATION]
         assert owner == "tenant-2/second"
 

@@ -132,6 +132,14 @@ def test_settings_that_cannot_be_read_are_copied_but_not_used() -> None:
     assert plan.reasons == ["TenantSettingsMalformed"]
 
 
+def test_a_kubeconfig_that_the_pods_cannot_use_leaves_the_daemon_set_as_it_is() -> None:
+    refused = Credential(seen=Sight.ABSENT, problem="Secret other does not exist.", hint="Create it.")
+    plan = planned(infra=dataclasses.replace(example_infra(), node_credential=refused))
+    assert kept(plan) == {"DaemonSet/ovnkube-node"}
+    assert set(plan.names) == set(INTERCONNECT) - kept(plan)
+    assert plan.reasons == ["NodeKubeconfigUnusable"]
+
+
 def test_variables_stay_while_the_tenants_nodes_cannot_be_read() -> None:
     tenant = dataclasses.replace(example_tenant(), nodes=(), nodes_sight=Sight.FORBIDDEN)
     plan = planned(tenant)

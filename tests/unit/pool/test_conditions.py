@@ -126,6 +126,9 @@ MAPPED: dict[str, tuple[Condition, Truth, str, str]] = {
     ),
     "all, and one by an unsure way": (c.nodes_mapped(BOTH, [("Odd", "Odd. Mend it.")], MEMBERS), Truth.FALSE, "Odd", "2 of 2"),
     "no DPU": (c.nodes_mapped({}, [], []), Truth.FALSE, "NoMachines", "no DPU to map"),
+    "tenant's nodes unknown": (
+        c.nodes_mapped(BOTH, [], MEMBERS, unknown="They cannot be listed. Grant it."), Truth.UNKNOWN, "TenantNodesUnknown", "Grant it.",
+    ),
     "not listed": (c.nodes_mapped({}, [], [], complete=False), Truth.UNKNOWN, "NotObservedYet", "not been listed"),
 }  # fmt: skip
 
