@@ -23,11 +23,11 @@ lint: setup ## linters, types, layers
 	@git ls-files -co --exclude-standard '*.sh' .ci/run tests/lab/dpu-lab | xargs shellcheck
 
 check: lint ## the inner loop: linters, types, unit and wire tests
-	@$(PY) -m pytest -q tests/unit tests/wire
+	@$(PY) -m pytest -q -n auto tests/unit tests/wire tests/bench
 
 test: lint ## every test, the two real clusters included
-	@$(PY) -m tests.lab build
-	@$(PY) -m coverage run -m pytest tests && $(PY) -m coverage combine -q && $(PY) -m coverage report --format=total
+	@$(PY) -m pytest -q -n auto --cov --cov-report=term:skip-covered tests/unit tests/wire tests/bench
+	@$(PY) -m tests.lab build && $(PY) -m pytest tests/lab tests/cluster
 
 bench: setup ## figures as one JSON object, on the last line
 	@$(PY) -m tests.lab build && $(PY) -m tests.bench

@@ -60,12 +60,13 @@ def measure(parts: list[str], *, quick: bool) -> Raw:
             # A collection of the bench's own garbage must not fall into somebody's sample.
             gc.collect()
             gc.disable()
+            scene.awake()
             try:
                 found, raw[part] = MEASURES[part](scene, quick=quick)
                 figures |= found
             except Exception as error:  # noqa: BLE001 - whatever broke one part, the others are still worth having
                 traceback.print_exc()
-                scene.keep_log()
+                scene.keep_logs()
                 broken[part] = f"{type(error).__name__}: {error}".partition("\n")[0][:500]
             finally:
                 gc.enable()

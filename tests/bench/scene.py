@@ -84,12 +84,16 @@ class Scene:
             raise RuntimeError(f"The operator has ended. {self.last_words()}")
         return running.pid
 
-    def keep_log(self) -> None:
-        """Let the operator's log outlive a failure: the scene's folder goes."""
-        if self.stage.process.log.exists():
-            kept = Path(tempfile.gettempdir()) / "dpu-bench-operator.log"
-            shutil.copyfile(self.stage.process.log, kept)
-            say(f"the operator's log is kept as {kept}")
+    def keep_logs(self) -> None:
+        """Let the logs outlive a failure: the scene's folder goes."""
+        kept = Path(tempfile.gettempdir()) / "dpu-bench-logs"
+        shutil.rmtree(kept, ignore_errors=True)
+        for log in self.folder.rglob("*.log"):
+            if log.name != "audit.log":
+                place = kept / log.relative_to(self.folder)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(log, place)
+        say(f"the logs are kept in {kept}")
 
     def last_words(self) -> str:
         """The end of the operator's log, for a message."""

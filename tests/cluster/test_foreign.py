@@ -10,7 +10,7 @@ from tests.cluster import health
 from tests.cluster.spaces import machine_config, operating, resource, settled, spaces
 from tests.lab import audit
 from tests.lab.client import Object
-from tests.lab.stage import Stage
+from tests.lab.stage import CONFIG, Stage
 from tests.lab.tenant import CENTRAL, INTERCONNECT
 
 IMAGE = "registry.example.com/ovnkube:4.13"
@@ -141,7 +141,7 @@ def _stays_and_is_named(scene: Scene, foreign: Foreign) -> None:
     condition = stage.wait_condition(foreign.condition, "False", reason=reason, namespace=foreign.space)
     assert condition["message"].startswith(f"{before['kind']} {foreign.name} exists")
     assert condition["message"].endswith("left alone. Rename or delete it.")
-    stage.wait_condition("Progressing", "False", namespace=foreign.space)
+    stage.wait(lambda: quiet(stage), "everything to be quiet: what others do wakes all")
     assert stage.conditions(foreign.space)["Degraded"]["status"] == "True"
     # Pods that mount a foreign object must not start.
     made = {each["metadata"]["name"] for each in admin.list("apps/v1/DaemonSet", foreign.space)}
@@ -157,6 +157,12 @@ def _stays_and_is_named(scene: Scene, foreign: Foreign) -> None:
     assert after["metadata"]["annotations"][OWNER_ANNOTATION] == f"{foreign.space}/cluster"
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
     assert "theirs" not in str(after)
+
+
+def quiet(stage: Stage) -> bool:
+    """Whether no resource is under way."""
+    conditions = [each for item in stage.lab.infra.admin.list(CONFIG) for each in item["status"]["conditions"]]
+    return {each["status"] for each in conditions if each["type"] == "Progressing"} == {"False"}
 
 
 def _get(stage: Stage, foreign: Foreign) -> Object:

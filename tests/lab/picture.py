@@ -7,7 +7,7 @@ CELL, LINE, MARGIN = 7.2, 16.0, 14.0
 
 
 def svg(text: str) -> str:
-    """The text on a dark ground; times and truth values in colour, for people who skim."""
+    """The text on a dark ground; times and commands in colour, for people who skim."""
     lines = text.rstrip("\n").split("\n")
     width = max(len(line) for line in lines) * CELL + 2 * MARGIN
     height = len(lines) * LINE + 2 * MARGIN

@@ -157,6 +157,7 @@ def lab(tmp_path: Path) -> Iterator[Command]:
 
 def test_a_lab_from_up_to_down(lab: Command) -> None:
     assert "The lab is up" in lab("up")
+    assert len(lab.left()) == 10, "two of etcd, API server and proxy; controllers, scheduler, kwok and the mco"
     assert "A lab already runs" in lab("up", code=1)
     check_status(lab.status())
     assert [f"node/{name}" for name in DPUS] == lab("kubectl infra get nodes -o name").split()

@@ -89,6 +89,7 @@ def test_ctrl_c_in_the_middle_ends_what_was_started(run: Run) -> None:
     with run.start() as process:
         # Both API servers are starting: much runs, and little is noted yet of what it all is.
         eventually(lambda: list(run.tmp.glob("*/tenant/kube-apiserver.pid.json")), "the API servers", timeout=60)
+        assert len(run.left()) >= 5, "the demo itself, and two of etcd and of the API server"
         process.send_signal(signal.SIGINT)
         text = process.communicate(timeout=60)[0]
     assert process.returncode == 130, text

@@ -22,7 +22,6 @@ SYNCED, MAPPED, HOSTS, READY, ALIGNED = (
 )
 MOVING = frozenset(
     {"WaitingForRender", "Updating", "NotCreated", "Outdated", "RollingOut", "Syncing", "Progressing", "StaleReport"}
-    | {"FollowingTenant"}
 )
 IDLE = frozenset({"NoMachines", "NotReported", "WaitingForTenant"})
 SLOW = frozenset({"NoPodReady", "SomePodsNotReady"})
@@ -254,9 +253,7 @@ def hosts_configured(members: Sequence[Obj], config_hash: str, *, complete: bool
     raise AssertionError(states)  # every state but Ready has a remedy
 
 
-def version_aligned(
-    *, tenant_version: str, image_version: str, source: str, message: str = "", moving: bool = False
-) -> Condition:
+def version_aligned(*, tenant_version: str, image_version: str, source: str, message: str = "") -> Condition:
     """The condition VersionAligned.
 
     Args:
@@ -264,7 +261,6 @@ def version_aligned(
         image_version: the release of the DPUs' image; '' where it is not known.
         source: where the image comes from, the middle of a sentence ("infra's own ovnkube-node").
         message: the sentences of whoever chose the image, shown when it is not aligned.
-        moving: whether the DPUs' image will follow by itself.
 
     """
     if not tenant_version:
@@ -281,7 +277,7 @@ def version_aligned(
             f"The tenant's ovnkube has release {tenant_version}, and the DPUs' image ({source}) {image_version}. "
             "Set spec.ovnKubeImage to an image of the tenant's release for the DPUs' architecture."
         )
-        return Condition(ALIGNED, Truth.FALSE, "FollowingTenant" if moving else "VersionDiffers", text)
+        return Condition(ALIGNED, Truth.FALSE, "VersionDiffers", text)
     return Condition(
         ALIGNED, Truth.TRUE, "Aligned", f"Tenant and DPUs have ovnkube of release {tenant_version} ({source})."
     )

@@ -17,6 +17,7 @@ from dpu_operator.world import (
     HASH_ANNOTATION,
     MANAGED_BY_LABEL,
     OWNER_ANNOTATION,
+    Credential,
     Obj,
     Seen,
     Sight,

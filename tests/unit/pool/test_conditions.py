@@ -172,7 +172,6 @@ def aligned(tenant: str = "4.20.1", image: str = "4.20.1", **more: object) -> Co
 VERSIONS: dict[str, tuple[Condition, Truth, str, str]] = {
     "equal": (aligned(), Truth.TRUE, "Aligned", "Tenant and DPUs have ovnkube of release 4.20.1 (infra)."),
     "another": (aligned(image="4.19.0"), Truth.FALSE, "VersionDiffers", "has release 4.20.1, and the DPUs' image (infra) 4.19.0."),
-    "following": (aligned(image="4.19.0", moving=True), Truth.FALSE, "FollowingTenant", "4.19.0"),
     "with the chooser's words": (aligned(image="4.19.0", message="It is kept. Wait."), Truth.FALSE, "VersionDiffers", "It is kept. Wait."),
     "tenant not known": (aligned(tenant=""), Truth.UNKNOWN, "TenantVersionUnknown", "is not known"),
     "image not known": (aligned(image=""), Truth.UNKNOWN, "ImageVersionUnknown", "of the DPUs' image"),
