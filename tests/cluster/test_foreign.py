@@ -161,8 +161,9 @@ def _stays_and_is_named(scene: Scene, foreign: Foreign) -> None:
 
 def quiet(stage: Stage) -> bool:
     """Whether no resource is under way."""
-    conditions = [each for item in stage.lab.infra.admin.list(CONFIG) for each in item["status"]["conditions"]]
-    return {each["status"] for each in conditions if each["type"] == "Progressing"} == {"False"}
+    items = stage.lab.infra.admin.list(CONFIG)
+    conditions = [each for item in items for each in item.get("status", {}).get("conditions", [])]
+    return [each["status"] for each in conditions if each["type"] == "Progressing"] == ["False"] * len(items)
 
 
 def _get(stage: Stage, foreign: Foreign) -> Object:
