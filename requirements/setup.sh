@@ -7,6 +7,7 @@ say() { printf '%s\n' "$*" >&2; }
 missing=()
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 command -v shellcheck >/dev/null || missing+=(shellcheck)
+command -v systemd-analyze >/dev/null || missing+=(systemd)
 if ((${#missing[@]})); then
 	sudo=()
 	((EUID == 0)) || sudo=(sudo)
@@ -15,8 +16,8 @@ if ((${#missing[@]})); then
 		exit 1
 	fi
 	say "installing ${missing[*]} …"
-	"${sudo[@]}" apt-get update -qq >&2
-	DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+	"${sudo[@]}" apt-get update -qq >/dev/null
+	DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
 	say "error: python3 is $(python3 -V 2>&1 | cut -d' ' -f2), and 3.11 or newer is needed. Put a newer python3 first in PATH."

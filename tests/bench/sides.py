@@ -9,7 +9,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Self
 
 from tests.bench.figures import Change, Sighting
@@ -103,17 +102,22 @@ class Side:
         # Above whatever an earlier side has left in the copies, and of a width that stays.
         self._numbers = dict.fromkeys(COPIES, int(time.time() * 1000))
         self._base = f"/api/v1/namespaces/{source_namespace}/configmaps"
-        with ExitStack() as stack:
-            self._tenant = stack.enter_context(Connection(tenant))
-            self._watcher = Watcher(infra, copy_namespace)
-            stack.callback(self._watcher.close)
-            self._end = stack.pop_all()
+        self._access = tenant
+        self._tenant = Connection(tenant)
+        self._watcher = Watcher(infra, copy_namespace)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end.close()
+        self._tenant.close()
+        self._watcher.close()
+
+    def wake(self) -> None:
+        """A fresh connection that has been used once: an API server drops one that waits for long."""
+        self._tenant.close()
+        self._tenant = Connection(self._access)
+        self._tenant.request("GET", "/version")
 
     def change(self, source: str) -> Change:
         """Change one source to its next number."""

@@ -32,6 +32,8 @@ def sync(operator: Side, floor: Side, *, samples: int, rng: random.Random) -> tu
     whole: dict[str, list[float]] = {side.name: [] for side in sides}
     behind: dict[str, list[float]] = {side.name: [] for side in sides}
     lost: dict[str, int] = {side.name: 0 for side in sides}
+    for side in sides:
+        side.wake()
     warm_up, load = 10, process.machine_ticks()
     for turn in range(samples + warm_up):
         # Who goes first is random too: the first of a pair wakes a processor that the second finds awake.
@@ -103,6 +105,7 @@ def burst(
 
 def _one_burst(side: Side, sources: Sequence[str], *, pid: int, seconds: float) -> tuple[Raw, float, float]:
     changes: dict[str, list[Change]] = {source: [] for source in sources}
+    side.wake()
     load = process.machine_ticks()
     cpu_before, began = process.cpu_seconds(pid), time.monotonic()
     for turn in range(int(seconds * RATE)):

@@ -6,6 +6,7 @@ import re
 import urllib.parse
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,10 @@ from tests.lab.controlplane import ControlPlane
 from tests.lab.stage import CONFIG, Stage
 from tests.lab.writegate import WriteGate
 
-MOST = 32
+MOST = 60
 """Writes of a first reconcile at most; it makes 25 to 30, depending on how the pool's answers fall together."""
 SPACES = [f"crash-{number:02}" for number in range(MOST)]
-AT_ONCE = 4
+AT_ONCE = 6
 """Resources that are created together: more would slow each other down, and then report what they do not know yet."""
 _SPACE = re.compile(r"/namespaces/(crash-\d\d)/|/machineconfigs/99-(crash-\d\d)-")
 
@@ -72,28 +73,28 @@ class QuotaGate(WriteGate):
 
 
 @pytest.fixture
-def crash(idle: Stage) -> Iterator[Stage]:
-    """The installed operator, and a space for each number of writes."""
-    with spaces(idle, SPACES):
-        yield idle
+def rooms(idle: Stage) -> Iterator[ExitStack]:
+    """Closes the spaces that were opened on it."""
+    with ExitStack() as opened:
+        yield opened
 
 
 def test_killed_after_any_single_write_the_next_start_converges_and_rewrites_nothing(
-    crash: Stage, tmp_path: Path
+    idle: Stage, rooms: ExitStack, tmp_path: Path
 ) -> None:
-    stopped, whole = killed_after_each_write(crash, tmp_path)
+    stopped, whole = killed_after_each_write(idle, rooms, tmp_path)
     assert [len(writes) for writes in stopped.values()] == [*range(len(stopped))]
     assert len(stopped) > 20, "fewer writes than objects, status and Events"
 
     restarted = audit.now()
-    crash.process.start()
+    idle.process.start()
     for space in [*stopped, whole]:
-        crash.wait(lambda space=space: settled(crash, space), f"{space} to settle", timeout=60)  # type: ignore[misc]
+        idle.wait(lambda space=space: settled(idle, space), f"{space} to settle", timeout=60)  # type: ignore[misc]
 
-    expected = made(crash, whole)
+    expected = made(idle, whole)
     for space in stopped:
-        assert made(crash, space) == expected, f"{space} is not as an undisturbed run leaves it"
-    log, user = crash.lab.infra.audit_log, crash.account.user
+        assert made(idle, space) == expected, f"{space} is not as an undisturbed run leaves it"
+    log, user = idle.lab.infra.audit_log, idle.account.user
     after = [
         (each.verb, urllib.parse.urlsplit(each.uri).path) for each in audit.writes(log, user=user, since=restarted)
     ]
@@ -111,7 +112,7 @@ def test_a_restart_of_a_settled_operator_writes_nothing_at_all(idle: Stage) -> N
     assert writes_since(idle, mark, before) == []
 
 
-def killed_after_each_write(stage: Stage, folder: Path) -> tuple[dict[str, list[Write]], str]:
+def killed_after_each_write(stage: Stage, rooms: ExitStack, folder: Path) -> tuple[dict[str, list[Write]], str]:
     """A resource in each space, until there are some that were not held before they were finished; then SIGKILL.
 
     Returns the writes that were let through by space, and the space of an undisturbed run.
@@ -123,6 +124,7 @@ def killed_after_each_write(stage: Stage, folder: Path) -> tuple[dict[str, list[
         try:
             for first in range(0, MOST, AT_ONCE):
                 batch = SPACES[first : first + AT_ONCE]
+                rooms.enter_context(spaces(stage, batch))
                 for space in batch:
                     stage.lab.infra.admin.create(resource(space))
                 for space in batch:

@@ -76,8 +76,8 @@ def _copied(stage: Stage, note: str) -> bool:
 
 @pytest.fixture(scope="module")
 def running(installed: Stage) -> Iterator[Stage]:
-    """The operator runs, and there is room for two."""
-    with spaces(installed, ["rival-a", "rival-b"]), operating(installed):
+    """The operator runs, and there is room for two pairs."""
+    with spaces(installed, ["rival-a", "rival-b", "rival-c", "rival-d"]), operating(installed):
         yield installed
 
 
@@ -88,9 +88,9 @@ def test_the_second_resource_of_a_namespace_waits_says_why_and_takes_over(runnin
 
 
 def test_the_second_resource_on_a_pool_waits_says_why_and_takes_over(running: Stage) -> None:
-    first, second = resource("rival-a"), resource("rival-b", poolName="rival-a")
+    first, second = resource("rival-c"), resource("rival-d", poolName="rival-c")
     said = (
-        "OVNKubeConfig rival-a/cluster uses the pool rival-a and was there first, so that nothing is done for this one."
+        "OVNKubeConfig rival-c/cluster uses the pool rival-c and was there first, so that nothing is done for this one."
     )
     _second_waits_and_takes_over(running, first, second, said)
 

@@ -24,7 +24,7 @@ from tests.unit.core.worlds import AGENT, EXAMPLES, NAMESPACE, NOW, TREE, exampl
 from tests.unit.hostile_kubeconfigs import b64, good, written
 
 CONFIG = Ref(OVN_KUBE_CONFIG, NAMESPACE, "cluster")
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds that a test waits for what must happen."""
 
 
@@ -156,7 +156,8 @@ class Stage:
                 while not what():  # noqa: ASYNC110 - whatever it is, no event tells of it
                     await asyncio.sleep(0.002)
         except TimeoutError:
-            pytest.fail(f"It did not come about. The status is {self.status()}")
+            said = {c["type"]: f"{c['status']} {c['reason']}" for c in self.status().get("conditions", [])}
+            pytest.fail(f"It did not come about. The conditions are {said}")
 
     async def quiet(self, seconds: float = 0.06) -> None:
         """Give what should not happen the time to happen."""
