@@ -6,7 +6,7 @@ import re
 import urllib.parse
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,9 @@ from tests.cluster.spaces import machine_config, resource, settled, spaces, stat
 from tests.lab import audit
 from tests.lab.client import Object, kind_of, name_of
 from tests.lab.controlplane import ControlPlane
+from tests.lab.errors import LabError
 from tests.lab.stage import CONFIG, Stage
+from tests.lab.waiting import eventually
 from tests.lab.writegate import WriteGate
 
 MOST = 60
@@ -83,8 +85,8 @@ def test_killed_after_any_single_write_the_next_start_converges_and_rewrites_not
     idle: Stage, rooms: ExitStack, tmp_path: Path
 ) -> None:
     stopped, whole = killed_after_each_write(idle, rooms, tmp_path)
-    assert [len(writes) for writes in stopped.values()] == [*range(len(stopped))]
-    assert len(stopped) > 20, "fewer writes than objects, status and Events"
+    assert {space: len(writes) for space, writes in stopped.items()} == {space: int(space[-2:]) for space in stopped}
+    assert int(whole[-2:]) > 20, "fewer writes than objects, status and Events"
 
     restarted = audit.now()
     idle.process.start()
@@ -93,6 +95,8 @@ def test_killed_after_any_single_write_the_next_start_converges_and_rewrites_not
 
     expected = made(idle, whole)
     for space in stopped:
+        with suppress(LabError):
+            eventually(lambda space=space: made(idle, space) == expected, "the last report", timeout=5)  # type: ignore[misc]
         assert made(idle, space) == expected, f"{space} is not as an undisturbed run leaves it"
     log, user = idle.lab.infra.audit_log, idle.account.user
     after = [

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dpu_operator.world import FINALIZER
+from dpu_operator.world import FINALIZER, TENANT_NODE_ANNOTATION
 from tests.cluster import health
 from tests.lab import mco, mco_rules
 from tests.lab.client import name_of
@@ -52,6 +52,17 @@ def test_a_stalled_update_is_told_with_count_and_names_and_ends_when_the_machine
     assert "not yet dpu-0, dpu-1, dpu-2" in found["message"]
     assert stage.wait_condition("Progressing", "True")["reason"] == "Updating"
     assert stage.conditions()["Degraded"]["status"] == "False"
+    admin = stage.lab.infra.admin
+
+    def works() -> bool:
+        return mco_rules.annotations(admin.get("v1/Node", "dpu-0")).get(mco_rules.STATE) == "Working"
+
+    # A machine that was told what to run, and works on it, does not run it yet. The other condition shows that the
+    # operator has looked since.
+    stage.wait(works, "the first machine to begin")
+    admin.patch("v1/Node", "dpu-2", {"metadata": {"annotations": {TENANT_NODE_ANNOTATION: None}}})
+    stage.wait_condition("NodesMapped", "False")
+    assert "0 of 3 machines of pool dpu run" in stage.conditions()[APPLIED]["message"]
     stage.lab.mco.resume()
     assert "All 3 machines" in stage.wait_condition(APPLIED, "True")["message"]
     stage.wait_condition("Progressing", "False")

@@ -656,7 +656,8 @@ async def test_a_cancelled_loop_waits_for_nothing_any_more(monkeypatch: Patch) -
         stage.session.wake = lambda: None  # type: ignore[method-assign]  # nor is it woken to its end
         await asyncio.sleep(0)
         ended = before - asyncio.all_tasks()
-        assert {"Event.wait", "Fleet.run"} <= {getattr(task.get_coro(), "__qualname__", "") for task in ended}
+        names = sorted(str(getattr(task.get_coro(), "__qualname__", "")) for task in ended)
+        assert names == ["Event.wait", "Event.wait", "Fleet.run"], "neither for news nor for its end"
 
 
 async def test_a_closed_session_leaves_no_task_behind(monkeypatch: Patch) -> None:
