@@ -20,7 +20,7 @@ render: setup ## what the example tenant needs on the DPUs, without any cluster
 lint: setup ## linters, types, layers
 	@.venv/bin/ruff check --quiet $(SOURCES) && .venv/bin/ruff format --quiet --check $(SOURCES)
 	@.venv/bin/mypy --no-error-summary $(SOURCES) && .venv/bin/lint-imports --no-logo 2>&1 | tail -n 3
-	@git ls-files -co --exclude-standard '*.sh' .ci/run tests/lab/dpu-lab | xargs shellcheck
+	@git ls-files -co --exclude-standard '*.sh' .ci/run tests/lab/dpu-lab | xargs shellcheck -x -P SCRIPTDIR
 
 check: lint ## the inner loop: linters, types, unit and wire tests
 	@$(PY) -m pytest -q -n auto tests/unit tests/wire tests/bench
