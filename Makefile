@@ -26,8 +26,11 @@ check: lint ## the inner loop: linters, types, unit and wire tests
 	@$(PY) -m pytest -q -n auto tests/unit tests/wire tests/bench
 
 test: lint ## every test, the two real clusters included
-	@$(PY) -m pytest -q -n auto --cov --cov-report=term:skip-covered tests/unit tests/wire tests/bench
+	@$(PY) -m pytest -q -n auto tests/unit tests/wire tests/bench
 	@$(PY) -m tests.lab build && $(PY) -m pytest tests/lab tests/cluster
+
+coverage: setup ## which lines and branches the tests without clusters reach
+	@$(PY) -m pytest -q -n auto --cov --cov-report=term:skip-covered tests/unit tests/wire
 
 bench: setup ## figures as one JSON object, on the last line
 	@$(PY) -m tests.lab build && $(PY) -m tests.bench
@@ -35,4 +38,4 @@ bench: setup ## figures as one JSON object, on the last line
 lock: ## resolve the requirements anew
 	@requirements/lock.sh
 
-.PHONY: help setup demo render lint check test bench lock
+.PHONY: help setup demo render lint check test coverage bench lock
