@@ -28,6 +28,7 @@ from dpu_operator.world import (
     Apply,
     Credential,
     InfraWorld,
+    Kind,
     LinkState,
     Obj,
     Plan,
@@ -102,7 +103,8 @@ class Session:
         return f"{meta['namespace']}/{meta['name']}"
 
     def wake(self) -> None:
-        """Something that this resource looks at has changed."""
+        """Something that this resource looks at has changed; it does not wait for a flood of copies to end."""
+        self._urgent.set()
         self._wake.set()
 
     async def run(self, until: Awaitable[Any]) -> None:
@@ -347,20 +349,23 @@ class Session:
 
     # wake-ups
 
-    def _infra_changed(self) -> None:
-        self.wake()
+    def _infra_changed(self, kind: Kind) -> None:
+        if kind != CONFIG_MAP:  # the echo of a copy may come before the answer to its write
+            self._urgent.set()
+        self._wake.set()
 
     def _tenant_changed(self, key: TenantKey | None, obj: Obj | None) -> None:
         ref = self._copies.get(key) if key else None
         if key and ref and obj and self._is_ours(ref) and not mirrors.malformed(key, obj):
             config = self._config
-            self._copier.offer(ref, lambda: planning.copy_step(key, obj, ref, config))
+            uid = text_at(self._namespace.get(ref.kind, ref.name).object, "metadata", "uid")
+            self._copier.offer(ref, lambda: planning.copy_step(key, obj, ref, config, uid=uid))
             now = self._time()
             self._copying_since = self._copying_since or now
             self._settles_at = min(now + PAUSE_AFTER_COPY, self._copying_since + COPYING_LIMIT)
         elif key is None:
-            self._urgent.set()  # the link, or a node: a condition must not wait for a flood of changes to end
-        self.wake()
+            self._urgent.set()  # the link, or a node: no copy
+        self._wake.set()
 
     def _is_ours(self, ref: Ref) -> bool:
         """Whether what is there now is ours; since the last plan somebody may have put something in its place."""

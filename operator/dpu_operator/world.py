@@ -306,6 +306,8 @@ class Apply:
     why: str
     replaces: bool = False
     """Whether an object of ours is there already; nothing else is ever replaced."""
+    uid: str = ""
+    """Of the object that is replaced: the API server refuses the write where another one took its place meanwhile."""
     source_version: str = ""
     """For a copy: resourceVersion of the tenant's object. A step made from an older one is not carried out."""
     drop_keys: tuple[str, ...] = ()

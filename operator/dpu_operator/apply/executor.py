@@ -95,8 +95,11 @@ async def apply(step: Apply, cluster: Cluster) -> Obj:
     if step.drop_keys:
         fields = ("data",) if step.ref.kind == SECRET else ("data", "binaryData")
         nulls: Obj = {field: dict.fromkeys(step.drop_keys) for field in fields}
-        await cluster.merge_patch(step.ref, nulls)
-    return await cluster.apply(step.ref, step.object, force=step.replaces)
+        await cluster.merge_patch(step.ref, {**nulls, "metadata": {"uid": step.uid}} if step.uid else nulls)
+    obj = step.object
+    if step.uid:
+        obj = {**obj, "metadata": {**obj["metadata"], "uid": step.uid}}
+    return await cluster.apply(step.ref, obj, force=step.replaces)
 
 
 async def _delete(step: Delete, cluster: Cluster) -> None:

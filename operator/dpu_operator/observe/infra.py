@@ -136,15 +136,16 @@ class NamespaceFeed:
         cluster: the infra API server.
         namespace: the resource's namespace.
         link: that of all watches of this API server.
-        on_change: called when anything there changed that was not our own write.
+        on_change: called with the kind when anything there changed that was not our own write.
 
     """
 
-    def __init__(self, cluster: Cluster, namespace: str, *, link: LinkGate, on_change: Callable[[], None]) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, *, link: LinkGate, on_change: Callable[[Kind], None]) -> None:
         self.namespace = namespace
         self._feeds = Feeds(cluster, link)
         self._by_kind: dict[Kind, Shelf] = {
-            kind: self._feeds.add(kind, namespace, on_change=lambda _: on_change()) for kind in WRITTEN_KINDS
+            kind: self._feeds.add(kind, namespace, on_change=lambda _, kind=kind: on_change(kind))  # type: ignore[misc]
+            for kind in WRITTEN_KINDS
         }
 
     @property

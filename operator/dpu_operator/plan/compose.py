@@ -115,11 +115,11 @@ def with_failures(plan_: Plan, failures: tuple[str, ...]) -> Plan:
     )
 
 
-def copy_step(key: TenantKey, obj: Obj, ref: Ref, config: Obj) -> Apply:
+def copy_step(key: TenantKey, obj: Obj, ref: Ref, config: Obj, *, uid: str = "") -> Apply:
     """The step for one changed tenant object whose copy is ours already: all that the short way needs."""
     marks = owner_meta(InfraWorld(config=config))
     copy = mirror_one(key, obj, config["metadata"]["namespace"], marks)
-    return Apply(ref, copy, "The tenant's object has changed.", replaces=True)
+    return Apply(ref, copy, "The tenant's object has changed.", replaces=True, uid=uid)
 
 
 def _ref(obj: Obj) -> Ref:
@@ -195,7 +195,8 @@ def _steps(
             extra = extra_keys(obj, live) if live is not None else ()
             steps.append(
                 Apply(
-                    ref, obj, reason, replaces=live is not None, source_version=sources.get(ref, ""), drop_keys=extra,
+                    ref, obj, reason, replaces=live is not None,
+                    uid=text_at(live, "metadata", "uid"), source_version=sources.get(ref, ""), drop_keys=extra,
                     disruption=Disruption.REBOOT if ref.kind == MACHINE_CONFIG else Disruption.NONE,
                 )
             )  # fmt: skip

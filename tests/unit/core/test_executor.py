@@ -172,6 +172,22 @@ async def test_force_is_only_for_what_is_ours(*, replaces: bool) -> None:
     assert asked == [replaces]
 
 
+async def test_what_is_replaced_is_named_by_its_uid_so_that_another_object_in_its_place_is_refused() -> None:
+    bodies: list[Obj] = []
+
+    class Server(ApiServer):
+        async def apply(self, ref: Ref, obj: Obj, *, force: bool = True) -> Obj:
+            bodies.append(obj)
+            return await super().apply(ref, obj, force=force)
+
+    run = Run(Server([of(INPUT)]))
+    uid = run.server.objects[INPUT]["metadata"]["uid"]
+    planned = step(INPUT, replaces=True, uid=uid)
+    assert await run(planned) == ()
+    assert [body["metadata"].get("uid") for body in bodies] == [uid]
+    assert "uid" not in planned.object["metadata"], "the plan is not changed by carrying it out"
+
+
 async def test_an_object_that_somebody_made_meanwhile_stays_as_it_is() -> None:
     theirs = of(INPUT, data={"a": "theirs"})
     run = Run(ApiServer([theirs]))

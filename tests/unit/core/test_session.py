@@ -429,6 +429,30 @@ async def test_a_lost_tenant_is_reported_in_the_midst_of_a_flood(monkeypatch: Pa
         await stage.until(lambda: stage.condition("TenantClusterApiServerUnreachable") == ("True", "Unreachable"))
 
 
+async def test_a_new_pool_is_seen_in_the_midst_of_a_flood(monkeypatch: Patch) -> None:
+    async with opened(monkeypatch) as stage:
+        await stage.start()
+        await stage.settled()
+        slow_plan(monkeypatch)
+        count = await flood(stage, 0.02)
+        await stage.until(lambda: values(stage)[-1] == str(count))
+        stage.edit(stage.infra, Ref(MACHINE_CONFIG_POOL, None, "dpu"), lambda obj: obj["spec"].update(paused=True))
+        before = stage.session._ended
+        await stage.until(lambda: stage.session._ended > before)
+
+
+async def test_a_changed_kubeconfig_secret_is_seen_in_the_midst_of_a_flood(monkeypatch: Patch) -> None:
+    async with opened(monkeypatch) as stage:
+        await stage.start()
+        await stage.settled()
+        slow_plan(monkeypatch)
+        count = await flood(stage, 0.02)
+        await stage.until(lambda: values(stage)[-1] == str(count))
+        before = stage.session._ended
+        stage.edit(stage.infra, secret("tenant-kubeconfig"), lambda obj: obj["metadata"].update(labels={"a": "b"}))
+        await stage.until(lambda: stage.session._ended > before)
+
+
 async def test_a_session_that_is_closed_in_the_midst_of_a_flood_ends_at_once(monkeypatch: Patch) -> None:
     async with opened(monkeypatch) as stage:
         await stage.start()
