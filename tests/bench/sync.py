@@ -72,7 +72,8 @@ def burst(
 
     Both sides run in the same minute, half a period apart, each on objects of its own: whatever else the machine does
     then falls on both. (One after the other, on a machine that is not ours alone, it was the ratio of two loads.) The
-    worse of the two bursts counts on each side.
+    figure is the worse of the two bursts' ratios; it is never below that of the two sides' worst p99, which is in the
+    raw figures.
 
     Args:
         operator: the operator's side.
@@ -85,6 +86,7 @@ def burst(
     raw: Raw = {}
     worst = {"operator": 0.0, "floor": 0.0}
     busiest = {"operator": 0.0, "floor": 0.0}
+    ratios: list[float] = []
     for pattern, sources in (("one_object", (CONFIG,)), ("two_objects", (CONFIG, CA))):
         say(f"burst: {RATE} changes/s for {seconds:g} s, {pattern.replace('_', ' ')}")
         time.sleep(SETTLE)
@@ -94,14 +96,17 @@ def burst(
         _drive(bursts, seconds=seconds)
         raw[pattern] = {each.side.name: each.told(seconds) for each in bursts}
         raw[pattern] |= {"operator_requests": requests(), "machine_busy_percent": process.busy_percent(load)}
+        found = {each.side.name: percentile(each.late, 99) for each in bursts}
+        ratios.append(ratio(found["operator"], found["floor"]))
         for each in bursts:
             name = each.side.name
-            worst[name] = max(worst[name], percentile(each.late, 99))
+            worst[name] = max(worst[name], found[name])
             busiest[name] = max(busiest[name], each.cpu_percent)
     figures = {
-        "burst_ratio_p99": ratio(worst["operator"], worst["floor"]),
+        "burst_ratio_p99": max(ratios),
         "burst_cpu_percent": round(busiest["operator"], 1),
     }
+    raw["ratio_of_the_worst_p99"] = ratio(worst["operator"], worst["floor"])
     return figures, raw
 
 

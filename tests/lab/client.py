@@ -195,7 +195,7 @@ class Client:
                 if timeout is not None:
                     self._drop(connection)
                 break
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 self._forget(connection)
                 if fresh or attempt == 2:
                     raise

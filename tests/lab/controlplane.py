@@ -111,6 +111,8 @@ class ControlPlane:
             binaries.path("etcd"), "--name=lab", f"--data-dir={self.folder / 'etcd'}", "--unsafe-no-fsync",
             f"--listen-client-urls={url}", f"--advertise-client-urls={url}", f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=lab={peer}", "--log-level=warn",
+            # As kubeadm sets it: without it a quiet API server has no progress to tell, and sends no bookmarks.
+            "--watch-progress-notify-interval=5s",
         ])  # fmt: skip
 
     def wait_etcd(self) -> None:

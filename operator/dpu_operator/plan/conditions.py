@@ -21,7 +21,8 @@ SYNCED, MAPPED, HOSTS, READY, ALIGNED = (
     "VersionAligned",
 )
 MOVING = frozenset(
-    {"WaitingForRender", "Updating", "NotCreated", "Outdated", "RollingOut", "Syncing", "Progressing", "StaleReport"}
+    {"WaitingForRender", "Updating", "NotCreated", "Outdated", "RollingOut", "Starting", "Syncing", "Progressing"}
+    | {"StaleReport"}
 )
 IDLE = frozenset({"NoMachines", "NotReported", "WaitingForTenant"})
 SLOW = frozenset({"NoPodReady", "SomePodsNotReady"})
@@ -129,7 +130,9 @@ def _pods(live: Obj) -> Condition:
         int(status.get(field) or 0) for field in ("desiredNumberScheduled", "updatedNumberScheduled", "numberReady")
     )
     if int(status.get("observedGeneration") or 0) < int(map_at(live, "metadata").get("generation") or 0):
-        return _ready(Truth.FALSE, "RollingOut", f"DaemonSet {name} has just changed. Its pods will follow.")
+        # Only pods that are there already go on serving while others follow.
+        reason = "RollingOut" if ready else "Starting"
+        return _ready(Truth.FALSE, reason, f"DaemonSet {name} has just changed. Its pods will follow.")
     if not wanted:
         return _ready(
             Truth.FALSE, "NoMachines", f"DaemonSet {name} matches no node. Label the DPUs as the pool wants it."
