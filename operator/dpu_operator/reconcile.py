@@ -3,19 +3,20 @@
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 from dpu_operator import plan as planning
 from dpu_operator.apply.copier import Copier
 from dpu_operator.apply.executor import Failure, execute
-from dpu_operator.kube.client import ClusterError
+from dpu_operator.kube.client import Cluster, ClusterError
 from dpu_operator.observe import credentials
-from dpu_operator.observe.infra import NamespaceFeed
+from dpu_operator.observe.infra import InfraFeed, NamespaceFeed
 from dpu_operator.observe.shelf import is_older
 from dpu_operator.observe.tenant import TenantFeed
 from dpu_operator.plan import mirrors
 from dpu_operator.plan.diff import is_ours
+from dpu_operator.plan.machineconfig import Tree
 from dpu_operator.plan.objects import text_at
 from dpu_operator.report import events, logs, status
 from dpu_operator.world import (
@@ -39,9 +40,6 @@ from dpu_operator.world import (
     TenantWorld,
 )
 
-if TYPE_CHECKING:
-    from dpu_operator.fleet import Fleet
-
 logger = logging.getLogger(__name__)
 
 PAUSE = 0.1
@@ -56,6 +54,17 @@ RETRY_CAP = 30.0
 """Seconds between two tries of writes that fail."""
 
 
+class Surroundings(Protocol):
+    """What a session shares with the others; the fleet has it."""
+
+    cluster: Cluster
+    infra: InfraFeed
+    configs: dict[str, Obj]
+    images: Mapping[str, str]
+    tree: Tree
+    clock: Callable[[], dt.datetime]
+
+
 class Session:
     """The reconcile loop of one resource, with all that it watches.
 
@@ -65,7 +74,7 @@ class Session:
 
     """
 
-    def __init__(self, fleet: "Fleet", uid: str) -> None:
+    def __init__(self, fleet: Surroundings, uid: str) -> None:
         self._fleet = fleet
         self._uid = uid
         self._wake = asyncio.Event()

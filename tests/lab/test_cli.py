@@ -93,8 +93,7 @@ def test_a_way_that_does_not_fit_is_answered_with_those_that_do(
 
 
 def test_the_script_runs_from_any_folder(tmp_path: Path) -> None:
-    if not (places.REPOSITORY / ".venv/bin/python").exists():
-        pytest.skip("it needs .venv, which these tests were not started from")
+    assert (places.REPOSITORY / ".venv/bin/python").exists(), "There is no .venv. Run `make setup`."
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/__init__.py").write_text("raise SystemExit('a folder that is called tests as well')")
     link = tmp_path / "dpu-lab"
