@@ -27,7 +27,7 @@ check: lint ## the inner loop: linters, types, unit and wire tests
 
 test: lint ## every test, the two real clusters included
 	@$(PY) -m pytest -q -n auto tests/unit tests/wire tests/bench
-	@$(PY) -m tests.lab build && $(PY) -m pytest tests/lab tests/cluster
+	@$(PY) -m tests.lab build && $(PY) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder tests/cluster tests/lab
 
 coverage: setup ## which lines and branches the tests without clusters reach
 	@$(PY) -m pytest -q -n auto --cov --cov-report=term:skip-covered tests/unit tests/wire

@@ -22,9 +22,9 @@ _playing: list[Stage] = []
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of this folder that share the running operator come first, in the order that they have."""
+    """Tests that share the running operator come before the others, and the long cut before all: it is the longest."""
     here = [index for index, item in enumerate(items) if item.path.parent == Path(__file__).parent]
-    ordered = sorted((items[index] for index in here), key=lambda item: not _shares(item))
+    ordered = sorted((items[index] for index in here), key=lambda item: (not _cuts(item), not _shares(item)))
     for index, item in zip(here, ordered, strict=True):
         items[index] = item
 
@@ -34,6 +34,10 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
     """After the last of them, the operator and its resource go: nobody else expects them."""
     if _playing and nextitem is not None and not _shares(nextitem):
         _end(_playing.pop())
+
+
+def _cuts(item: pytest.Item) -> bool:
+    return "long_cut" in getattr(item, "fixturenames", ())
 
 
 def _shares(item: pytest.Item) -> bool:
@@ -78,6 +82,6 @@ def idle(installed: Stage) -> Iterator[Stage]:
 
 @pytest.fixture(scope="session")
 def long_cut(installed: Stage) -> Iterator[longcut.LongCut]:
-    """A second tenant, cut off while the other tests run. Who uses it asks for `stage` as well."""
+    """A second resource, whose way to the tenant can be cut. Who uses it asks for `stage` as well."""
     with longcut.LongCut(installed) as cut:
         yield cut

@@ -10,7 +10,6 @@ import pytest
 from dpu_shared.host_config import HostConfig
 from dpu_shared.node_report import NodeReport, State
 from tests.cluster import health
-from tests.cluster.longcut import LongCut
 from tests.lab import kwok
 from tests.lab.client import Object
 from tests.lab.lab import DPUS
@@ -71,10 +70,7 @@ def daemon_set(stage: Stage) -> Object:
     return stage.lab.infra.admin.get(DAEMON_SET, "ovnkube-node", "tenant-1")
 
 
-def test_every_condition_is_there_with_reason_sentence_and_generation_also_when_all_is_well(
-    stage: Stage, long_cut: LongCut
-) -> None:
-    long_cut.begin()
+def test_every_condition_is_there_with_reason_sentence_and_generation_also_when_all_is_well(stage: Stage) -> None:
     resource = stage.resource()
     found = stage.conditions()
     assert {kind: each["status"] for kind, each in found.items()} == health.WANTED
