@@ -311,6 +311,8 @@ class Apply:
     source_version: str = ""
     """For a copy: resourceVersion of the tenant's object. A step made from an older one is not carried out."""
     drop_keys: tuple[str, ...] = ()
+    recreate: bool = False
+    """Whether the API server would refuse the change (a Secret's type is immutable), so that the old one goes first."""
     disruption: Disruption = Disruption.NONE
 
 

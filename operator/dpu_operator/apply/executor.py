@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from dpu_operator.kube.client import ApiError, Cluster, ClusterError
-from dpu_operator.world import DAEMON_SET, MACHINE_CONFIG, SECRET, Apply, Delete, Obj, Ref, Step
+from dpu_operator.world import DAEMON_SET, MACHINE_CONFIG, SECRET, Apply, Obj, Ref, Step
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ async def _do(
         if isinstance(step, Apply):
             wrote(step.ref, await apply(step, cluster))
         else:
-            await _delete(step, cluster)
+            await _delete(step.ref, step.uid, cluster)
             wrote(step.ref, None)
     except ClusterError as error:
         logger.warning("%s", Failure(step, error).sentence)
@@ -92,6 +92,10 @@ async def apply(step: Apply, cluster: Cluster) -> Obj:
     Force is for fields of our own objects that somebody else took over. An object that we believe absent is applied
     without it: had somebody made it meanwhile, the API server answers 409 and it stays as it is.
     """
+    if step.recreate:
+        # Killed in between, the next plan finds it absent and makes it.
+        await _delete(step.ref, step.uid, cluster)
+        return await cluster.apply(step.ref, step.object, force=False)
     if step.drop_keys:
         fields = ("data",) if step.ref.kind == SECRET else ("data", "binaryData")
         nulls: Obj = {field: dict.fromkeys(step.drop_keys) for field in fields}
@@ -102,9 +106,9 @@ async def apply(step: Apply, cluster: Cluster) -> Obj:
     return await cluster.apply(step.ref, obj, force=step.replaces)
 
 
-async def _delete(step: Delete, cluster: Cluster) -> None:
+async def _delete(ref: Ref, uid: str, cluster: Cluster) -> None:
     try:
-        await cluster.delete(step.ref, uid=step.uid)
+        await cluster.delete(ref, uid=uid)
     except ApiError as error:
         if error.status != 404:
             raise

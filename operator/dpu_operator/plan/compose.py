@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dpu_operator.plan import conditions, credentials, machineconfig, mcp, pool
 from dpu_operator.plan.desired import desired_objects
-from dpu_operator.plan.diff import differs, extra_keys, is_ours
+from dpu_operator.plan.diff import differs, extra_keys, is_ours, retyped
 from dpu_operator.plan.image import choose
 from dpu_operator.plan.judge import judge
 from dpu_operator.plan.mapping import NodeMapping, map_nodes
@@ -197,6 +197,7 @@ def _steps(
                 Apply(
                     ref, obj, reason, replaces=live is not None,
                     uid=text_at(live, "metadata", "uid"), source_version=sources.get(ref, ""), drop_keys=extra,
+                    recreate=live is not None and retyped(obj, live),
                     disruption=Disruption.REBOOT if ref.kind == MACHINE_CONFIG else Disruption.NONE,
                 )
             )  # fmt: skip

@@ -41,6 +41,11 @@ def extra_keys(desired: Obj, live: Obj) -> tuple[str, ...]:
     return tuple(sorted(key for part in _EXACT for key in set(live.get(part) or {}) - set(desired.get(part) or {})))
 
 
+def retyped(desired: Obj, live: Obj) -> bool:
+    """Whether a Secret has another type than it should: the API server lets nobody change it (core/v1 validation)."""
+    return desired.get("kind") == "Secret" and desired.get("type", "Opaque") != live.get("type", "Opaque")
+
+
 def is_ours(live: Obj, owner: str) -> bool:
     """Whether we made this object for that OVNKubeConfig; both marks count, since a label alone is easily copied."""
     labels = map_at(live, "metadata", "labels")

@@ -2,14 +2,15 @@
 
 import datetime as dt
 
+from dpu_operator.plan.conditions import MOVING
 from dpu_operator.world import FIELD_MANAGER, Condition, Obj, Truth
 
 _GOOD_WHEN_FALSE = ("TenantClusterApiServerUnreachable", "Degraded", "Progressing")
 
 
 def is_bad(condition: Condition) -> bool:
-    """Whether a person should look at this: the polarity of each condition type."""
-    if condition.status is Truth.UNKNOWN:
+    """Whether a person should look at this: the polarity of each condition type, and no work that goes on as it should."""
+    if condition.status is Truth.UNKNOWN or condition.reason in MOVING:
         return False
     return (condition.status is Truth.TRUE) == (condition.type in _GOOD_WHEN_FALSE) and condition.type != "Progressing"
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dpu_operator import plan as planning
 from dpu_operator.observe.essentials import ALWAYS
+from dpu_operator.plan.diff import retyped
 from dpu_operator.plan.machineconfig import ref_of
 from dpu_operator.world import (
     CONFIG_MAP,
@@ -163,6 +164,15 @@ def test_half_a_step_is_mended_too() -> None:
     world.server.patch_now(COPY, {"data": {"more": None}})
     assert world.converge().steps == ()
     assert world.live(COPY)["data"] == (world.tenant.object(TenantKey.OVNKUBE_CONFIG) or {})["data"]
+
+
+def test_a_secret_of_another_type_is_made_anew_and_one_of_the_same_is_not() -> None:
+    """Only a Secret that the tenant has made anew can have another type, and then nobody can change its copy's."""
+    secret = {"kind": "Secret", "data": {"tls.key": "YQ=="}}
+    assert retyped(secret | {"type": "kubernetes.io/tls"}, secret | {"type": "Opaque"})
+    assert not retyped(secret | {"type": "Opaque"}, secret)
+    assert not retyped(secret, secret | {"type": "Opaque"})
+    assert not retyped({"kind": "ConfigMap", "type": "a"}, {"kind": "ConfigMap"})
 
 
 def test_the_same_worlds_give_the_same_plan_and_are_not_changed() -> None:

@@ -125,6 +125,19 @@ async def test_each_answer_is_told_and_a_deletion_as_nothing() -> None:
     assert (told[INPUT] or {})["metadata"]["resourceVersion"]
 
 
+async def test_what_the_api_server_lets_nobody_change_is_deleted_by_its_uid_and_made_again() -> None:
+    server = ApiServer([of(CERT)])
+    uid = server.objects[CERT]["metadata"]["uid"]
+    run = Run(server)
+    assert await run(step(CERT, replaces=True, recreate=True, uid=uid)) == ()
+    assert [verb for verb, _, _ in server.writes] == ["delete", "apply"]
+    assert server.objects[CERT]["metadata"]["uid"] != uid
+    another = Run(ApiServer([of(CERT)]))
+    assert len(await another(step(CERT, replaces=True, recreate=True, uid="somebody-else's"))) == 1
+    assert [verb for verb, _, _ in another.server.writes] == ["delete"], "refused, and nothing is written after it"
+    assert CERT in another.server.objects
+
+
 async def test_an_outdated_step_is_not_carried_out_and_is_no_failure() -> None:
     run = Run()
     assert await run(step(INPUT), step(OTHER), outdated=(INPUT,)) == ()

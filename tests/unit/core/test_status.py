@@ -189,6 +189,11 @@ def test_progress_is_never_bad(status: str) -> None:
     assert is_bad(condition(status, kind="Progressing")) is False
 
 
+def test_a_rollout_is_no_warning_and_what_stops_it_is() -> None:
+    assert is_bad(condition("False", kind="OvnKubeReady", reason="RollingOut")) is False
+    assert is_bad(condition("False", kind="OvnKubeReady", reason="SomePodsNotReady")) is True
+
+
 def test_nothing_is_bad_in_a_healthy_world() -> None:
     assert not [c for c in healthy().plan().conditions if is_bad(c)]
 
