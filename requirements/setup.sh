@@ -27,7 +27,8 @@ uv=$(requirements/uv.sh)
 say "making .venv …"
 [[ -x .venv/bin/python ]] || "$uv" venv --quiet --no-python-downloads --python "$(command -v python3)" .venv
 export VIRTUAL_ENV=$PWD/.venv
-"$uv" pip sync --quiet --require-hashes requirements/dev.txt
+# Compiled now, once: every command and each of the programs that tests start is quicker for it.
+"$uv" pip sync --quiet --require-hashes --compile-bytecode requirements/dev.txt
 "$uv" pip install --quiet --no-deps --no-build-isolation --editable shared --editable operator --editable agent
 ln -sfn "$PWD/tests/lab/dpu-lab" .venv/bin/dpu-lab
 touch .venv/.ready
