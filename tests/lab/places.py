@@ -19,3 +19,8 @@ def state() -> Path:
     """The folder of the lab that `dpu-lab up` leaves running."""
     chosen = os.environ.get("DPU_LAB_DIR")
     return Path(chosen) if chosen else cache() / "lab"
+
+
+def debs() -> Path:
+    """The folder of Debian packages that are unpacked, never installed."""
+    return cache() / "debs"

@@ -309,7 +309,11 @@ def test_a_drop_in_of_ours_is_looked_for_too() -> None:
 
 
 def test_the_tree_is_read_from_the_checkout_or_from_where_it_is_told_to(tmp_path: Path) -> None:
-    assert set(load_tree({})) == {"/etc/systemd/system/dpu-agent.service", "/usr/local/bin/dpu-agent"}
+    assert set(load_tree({})) == {
+        "/etc/systemd/system/dpu-agent.service",
+        "/etc/udev/rules.d/82-dpu-network-operator.rules",
+        "/usr/local/bin/dpu-agent",
+    }
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "a").write_text("a")
     (tmp_path / "etc" / "a").chmod(0o600)
