@@ -1,0 +1,1 @@
+"""The subcommands of `dpu-agent`: each gathers its inputs, calls the rooms, prints."""
