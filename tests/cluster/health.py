@@ -4,7 +4,7 @@ import base64
 import json
 
 from tests.lab import mco, operator_run, yamlfiles
-from tests.lab.client import Object, name_of
+from tests.lab.client import ApiError, Client, Object, name_of
 from tests.lab.credentials import NAME, NAMESPACE
 from tests.lab.lab import DPUS, POOL
 from tests.lab.stage import CONFIG, INFRA_OVNKUBE, Stage, config
@@ -93,8 +93,20 @@ def bring_up(stage: Stage, timeout: float = 60) -> None:
     if known is None:
         admin.create(config())
     else:
-        admin.replace(config() | {"metadata": known["metadata"]})  # the API server fills in the defaults again
+        stage.wait(lambda: _restored(admin), "tenant-1/cluster to be as it was")
     wait_well(stage, timeout)
+
+
+def _restored(admin: Client) -> bool:
+    """Whether the resource's spec could be replaced by what it was at first; not where the operator wrote in between."""
+    known = admin.get(CONFIG, "cluster", "tenant-1")
+    try:
+        admin.replace(config() | {"metadata": known["metadata"]})  # the API server fills in the defaults again
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        return False
+    return True
 
 
 def wait_well(stage: Stage, timeout: float = 60) -> None:

@@ -253,7 +253,9 @@ def test_central_ovn_gets_its_certificates_which_go_again_with_interconnect(stag
     # It is made anew with another type, which no copy can be given without being made anew as well.
     anew = tenant.get("v1/Secret", "ovn-cert", NAMESPACE)
     tenant.delete("v1/Secret", "ovn-cert", NAMESPACE)
-    kept = {key: anew[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": "ovn-cert", "namespace": NAMESPACE}}
+    kept = {key: anew[key] for key in ("apiVersion", "kind")} | {
+        "metadata": {"name": "ovn-cert", "namespace": NAMESPACE}
+    }
     tls = {"tls.crt": anew["data"]["tls.crt"], "tls.key": anew["data"]["tls.crt"]}
     tenant.create(kept | {"type": "kubernetes.io/tls", "data": tls})
     stage.wait(lambda: (certificates(stage)[1] or {}).get("type") == "kubernetes.io/tls", "the new type")
