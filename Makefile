@@ -17,6 +17,9 @@ demo: setup ## the operator between two real clusters; KEEP=1 leaves them up
 render: setup ## what the example tenant needs on the DPUs, without any cluster
 	@.venv/bin/dpu-operator render
 
+dpu: setup ## a virtual BlueField-2 with the agent running, and a shell on its console
+	@$(PY) -m tests.host up
+
 lint: setup ## linters, types, layers
 	@.venv/bin/ruff check --quiet $(SOURCES) && .venv/bin/ruff format --quiet --check $(SOURCES)
 	@.venv/bin/mypy --no-error-summary $(SOURCES) && .venv/bin/lint-imports --no-logo 2>&1 | tail -n 3
@@ -25,9 +28,10 @@ lint: setup ## linters, types, layers
 check: lint ## the inner loop: linters, types, unit and wire tests
 	@$(PY) -m pytest -q -n auto tests/unit tests/wire tests/bench
 
-test: lint ## every test, the two real clusters included
+test: lint ## every test, the two real clusters and the virtual DPU included
 	@$(PY) -m pytest -q -n auto tests/unit tests/wire tests/bench
 	@$(PY) -m tests.lab build && $(PY) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder tests/cluster tests/lab
+	@$(PY) -m tests.host build && $(PY) -m pytest -q tests/host
 
 coverage: setup ## which lines and branches the tests without clusters reach
 	@$(PY) -m pytest -q -n auto --cov --cov-report=term:skip-covered tests/unit tests/wire
@@ -38,4 +42,4 @@ bench: setup ## figures as one JSON object, on the last line
 lock: ## resolve the requirements anew
 	@requirements/lock.sh
 
-.PHONY: help setup demo render lint check test coverage bench lock
+.PHONY: help setup demo render dpu lint check test coverage bench lock

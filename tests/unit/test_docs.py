@@ -8,14 +8,18 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 import yaml
 
+from dpu_agent import cli as agent_cli
+from dpu_agent import health
+from dpu_agent.reasons import REASONS
 from dpu_operator import cli, world
 from dpu_operator.plan import conditions, credentials, mapping, mirrors, nodevars, topology
 from dpu_operator.plan.topology import Topology
+from dpu_shared.node_report import NodeReport, State
 from tests.lab import cli as lab_cli
 from tests.unit.docpages import ROOT, blocks, page, prose, rows, section, ticked
 
@@ -23,8 +27,8 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *DOCS]
 TEXTS = [*PAGES, *sorted((ROOT / "docs/images").glob("*.svg"))]
 CRD = ROOT / "charts/dpu-network-operator/crds/ovnkubeconfigs.dpu.openshift.io.yaml"
-PUBLIC_HOSTS = {"keepachangelog.com", "semver.org", "www.w3.org", "0.0.0.0:8080"}
-"""Hosts that a document may name in a URL: two conventions, the name of a file format, and a listening address."""
+PUBLIC_HOSTS = {"keepachangelog.com", "semver.org", "www.w3.org", "0.0.0.0:8080", "127.0.0.1:9917"}
+"""Hosts that a document may name in a URL: two conventions, the name of a file format, and listening addresses."""
 
 
 # -- links, names of machines ---------------------------------------------------------------------------------------
@@ -134,6 +138,19 @@ def test_every_dpu_lab_command_that_is_shown_parses() -> None:
         assert wanted.verb != "break" or wanted.how in lab_cli.WAYS[wanted.what]
 
 
+def test_every_dpu_agent_command_that_is_shown_parses() -> None:
+    parser = agent_cli._parser()
+    epilogs = [
+        line
+        for text in help_of(parser)
+        for line in command_lines(re.sub(r"^ +", "", text, flags=re.MULTILINE), "dpu-agent")
+    ]
+    shown = [*epilogs, *outlined("dpu-agent"), *inline("dpu-agent")]
+    assert {arguments[0] for arguments in shown} == {"run", "apply", "status", "observe", "plan"}
+    for arguments in shown:
+        parser.parse_args(arguments[: arguments.index(">")] if ">" in arguments else arguments)
+
+
 def test_the_readme_renders_the_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     (arguments,) = [line for line in outlined("dpu-operator") if "-f" in line]
@@ -239,6 +256,22 @@ def test_the_variables_of_env_overrides_are_those_that_are_permitted() -> None:
     assert sorted(listed) == sorted(nodevars.PERMITTED)
     assert f"`{mapping.TENANT_NODE_VARIABLE}=<tenant node>`" in text
     assert f"`{world.TENANT_NODE_ANNOTATION}`" in text
+
+
+def test_the_table_of_the_agents_reasons_is_that_of_the_code() -> None:
+    shown = rows(section(page("agent.md"), "## Reasons"))
+    assert [tuple(row) for row in shown] == [(f"`{reason}`", text) for reason, text in REASONS.items()]
+
+
+def test_the_agents_annotations_are_those_of_the_contract() -> None:
+    shown = " ".join(row[0] for row in rows(section(page("agent.md"), "## On the Node")))
+    assert set(re.findall(r"`([^`]+)`", shown)) == set(NodeReport(State.READY).to_annotations())
+
+
+def test_the_agent_answers_at_every_path_that_is_shown() -> None:
+    shown = " ".join(row[0] for row in rows(section(page("agent.md"), "## Over HTTP, on the DPU only")))
+    paths = {getattr(route, "path", "") for route in health.application(cast("Any", None)).routes}
+    assert set(re.findall(r"`([^`]+)`", shown)) <= paths
 
 
 def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
