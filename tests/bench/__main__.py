@@ -9,20 +9,23 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from tests.bench import first, process, rest, sync
-from tests.bench.figures import verdicts
+from tests.bench import agent, first, process, rest, sync
+from tests.bench.figures import AGENT, OPERATOR, verdicts
 from tests.bench.scene import Scene, say
 from tests.bench.sides import Side
 from tests.lab.errors import LabError
 
-PARTS = ("first", "sync", "burst", "idle", "tenants")
+AGENT_PARTS = ("dry-run", "rest", "port")
+OPERATOR_PARTS = ("first", "sync", "burst", "idle", "tenants")
 """In this order: what needs a fresh operator first, what leaves most behind last."""
+PARTS = (*AGENT_PARTS, *OPERATOR_PARTS)
 
 Raw = dict[str, Any]
 
@@ -44,8 +47,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     if options.output:
         options.output.write_text(json.dumps(result, indent=2) + "\n")
-    for name, verdict in result["targets"].items():
-        say(f"{name}: {verdict}")
+    for program, found in result["targets"].items():
+        for name, verdict in found.items():
+            say(f"{program}: {name}: {verdict}")
     print(json.dumps(result))
     return 1 if result["broken"] else 0
 
@@ -65,34 +69,30 @@ def first_in_line() -> None:
 
 
 def measure(parts: list[str], *, quick: bool) -> Raw:
-    """Bring everything up and measure these parts; one that breaks takes only its own figures away."""
+    """Bring up what these parts need, and measure them; one that breaks takes only its own figures away."""
     began, load = time.monotonic(), process.machine_ticks()
-    figures: Raw = {}
-    raw: Raw = {}
-    broken: dict[str, str] = {}
-    with Scene() as scene:
-        for part in PARTS:
-            if part not in parts:
-                continue
-            # A collection of the bench's own garbage must not fall into somebody's sample.
-            gc.collect()
-            gc.disable()
-            scene.awake()
-            try:
-                found, raw[part] = MEASURES[part](scene, quick=quick)
-                figures |= found
-            except Exception as error:  # noqa: BLE001 - whatever broke one part, the others are still worth having
-                traceback.print_exc()
-                scene.keep_logs()
-                broken[part] = f"{type(error).__name__}: {error}".partition("\n")[0][:500]
-            finally:
-                gc.enable()
+    results = {"agent": Result(), "operator": Result()}
+    for part in AGENT_PARTS:
+        if part in parts:
+            results["agent"].take(part, lambda part=part: AGENT_MEASURES[part](quick=quick))  # type: ignore[misc]
+    if set(parts) & set(OPERATOR_PARTS):
+        with Scene() as scene:
+            for part in OPERATOR_PARTS:
+                if part in parts:
+                    scene.awake()
+                    take = results["operator"].take
+                    if not take(part, lambda part=part: MEASURES[part](scene, quick=quick)):  # type: ignore[misc]
+                        scene.keep_logs()
     return {
-        "operator": {**figures, "raw": raw},
-        "targets": verdicts(figures),
+        "operator": {**results["operator"].figures, "raw": results["operator"].raw},
+        "agent": {**results["agent"].figures, "raw": results["agent"].raw},
+        "targets": {
+            "operator": verdicts(results["operator"].figures, OPERATOR),
+            "agent": verdicts(results["agent"].figures, AGENT),
+        },
         "quick": quick,
         "parts": [each for each in PARTS if each in parts],
-        "broken": broken,
+        "broken": results["operator"].broken | results["agent"].broken,
         "took_seconds": round(time.monotonic() - began),
         "machine": {
             "cpus": os.cpu_count(),
@@ -100,6 +100,50 @@ def measure(parts: list[str], *, quick: bool) -> Raw:
             "busy_percent": process.busy_percent(load),
         },
     }
+
+
+@dataclass
+class Result:
+    """One program's figures, what they are made of, and which parts broke."""
+
+    figures: Raw = field(default_factory=dict)
+    raw: Raw = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def take(self, part: str, do: Callable[[], tuple[Raw, Raw]]) -> bool:
+        """Measure one part; whatever broke it, the others are still worth having."""
+        # A collection of the bench's own garbage must not fall into somebody's sample.
+        gc.collect()
+        gc.disable()
+        try:
+            found, self.raw[part] = do()
+            self.figures |= found
+        except Exception as error:  # noqa: BLE001 - see above
+            traceback.print_exc()
+            self.broken[part] = f"{type(error).__name__}: {error}".partition("\n")[0][:500]
+            return False
+        finally:
+            gc.enable()
+        return True
+
+
+def _dry_run(*, quick: bool) -> tuple[Raw, Raw]:
+    return agent.dry_run(samples=5 if quick else 25)
+
+
+def _agent_rest(*, quick: bool) -> tuple[Raw, Raw]:
+    return agent.rest(seconds=30 if quick else 300)
+
+
+def _port_back(*, quick: bool) -> tuple[Raw, Raw]:
+    return agent.port_back(samples=5 if quick else 50)
+
+
+AGENT_MEASURES: Mapping[str, Callable[..., tuple[Raw, Raw]]] = {
+    "dry-run": _dry_run,
+    "rest": _agent_rest,
+    "port": _port_back,
+}
 
 
 def _first(scene: Scene, *, quick: bool) -> tuple[Raw, Raw]:
@@ -154,7 +198,8 @@ MEASURES: Mapping[str, Measure] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
-        description="Measure the operator on two real control planes against the leanest client that does its job."
+        description="Measure the operator on two real control planes against the leanest client that does its job, and the agent"
+        " on this machine and in the virtual DPU."
         " Progress goes to standard error; the last line of standard output is one JSON object.",
     )
     parser.add_argument(

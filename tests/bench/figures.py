@@ -35,7 +35,7 @@ class Target:
         return value < self.limit if self.strict else value <= self.limit
 
 
-TARGETS: Mapping[str, Target] = {
+OPERATOR: Mapping[str, Target] = {
     "sync_ratio_p50": Target(1.5),
     "sync_ratio_p99": Target(1.8),
     "burst_ratio_p99": Target(5),
@@ -46,6 +46,13 @@ TARGETS: Mapping[str, Target] = {
     "rss_mib_1_tenant": Target(120, strict=True),
     "rss_mib_20_tenants": Target(200, strict=True),
     "rest_cpu_percent": Target(0.2, strict=True),
+}
+AGENT: Mapping[str, Target] = {
+    "dry_run_ms": Target(300, strict=True),
+    "dry_run_ratio": Target(3),
+    "rest_rss_mib": Target(64, strict=True),
+    "rest_cpu_percent": Target(0.1, strict=True),
+    "port_back_ratio": Target(3),
 }
 
 
@@ -105,10 +112,10 @@ def per_minute(count: float, seconds: float) -> float:
     return round(count * 60 / seconds, 2)
 
 
-def verdicts(figures: Mapping[str, object]) -> dict[str, str]:
+def verdicts(figures: Mapping[str, object], targets: Mapping[str, Target]) -> dict[str, str]:
     """For each figure that was measured: `met`, or by how much not."""
     found: dict[str, str] = {}
-    for name, target in TARGETS.items():
+    for name, target in targets.items():
         value: object = figures
         for part in name.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None

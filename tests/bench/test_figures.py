@@ -2,7 +2,17 @@
 
 import pytest
 
-from tests.bench.figures import TARGETS, Change, Sighting, lags, per_minute, percentile, ratio, summary, verdicts
+from tests.bench.figures import (
+    OPERATOR,
+    Change,
+    Sighting,
+    lags,
+    per_minute,
+    percentile,
+    ratio,
+    summary,
+    verdicts,
+)
 
 
 def change(number: int, sent: float) -> Change:
@@ -84,7 +94,7 @@ def test_verdicts_say_by_how_much_a_figure_is_missed() -> None:
         "rss_mib_1_tenant": 120,
         "idle_requests_per_minute": {"infra": 2.5, "tenant": 0.0},
     }
-    assert verdicts(figures) == {
+    assert verdicts(figures, OPERATOR) == {
         "sync_ratio_p50": "met",
         "rss_mib_1_tenant": "missed: 120, to be under 120",
         "idle_requests_per_minute.infra": "missed: 2.5, to be at most 2",
@@ -93,7 +103,7 @@ def test_verdicts_say_by_how_much_a_figure_is_missed() -> None:
 
 
 def test_every_promised_figure_has_a_target() -> None:
-    assert {name.partition(".")[0] for name in TARGETS} == {
+    assert {name.partition(".")[0] for name in OPERATOR} == {
         "sync_ratio_p50",
         "sync_ratio_p99",
         "burst_ratio_p99",
