@@ -52,6 +52,8 @@ class Pace:
 
     period: float = 30.0
     """The backstop: what no event tells, like a mode that reverted, is seen after so long."""
+    unwell: float = 5.0
+    """The same while something may mend by itself: that ovs-vswitchd has started again is told by no event of ours."""
     gap: float = 0.02
     """Between turns that events wake; the first event after a quiet time is followed at once."""
     burst: int = 100
@@ -232,7 +234,8 @@ class Daemon:
 
     async def _rest(self, ended: float) -> None:
         """Until an event, the timer, or the time when something is due again."""
-        due = [ended + self._pace.period]
+        mends = self.verdict().state in (State.PROGRESSING, State.DEGRADED)
+        due = [ended + (min(self._pace.unwell, self._pace.period) if mends else self._pace.period)]
         if self._engine.next_due is not None:
             due.append(self._engine.next_due)
         with contextlib.suppress(TimeoutError):

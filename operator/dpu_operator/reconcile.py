@@ -49,11 +49,8 @@ PAUSE_AFTER_COPY = 2.0
 COPYING_LIMIT = 10.0
 """Seconds after which it is planned although the changes do not end."""
 PATIENCE = 15.0
-"""Seconds to wait for first answers before judging without them: a restart should not report Unknown in between.
-
-With many tenants on busy processors the first answers take some seconds. A server that is known to be away is not waited
-for, so this delays nobody but those whom a server lets wait.
-"""
+"""Seconds to wait for first answers before judging without them: a restart should not report Unknown in between, and many
+tenants on busy processors take some seconds to answer. A server that is known to be away is not waited for."""
 RETRY_CAP = 30.0
 """Seconds between two tries of writes that fail."""
 

@@ -19,8 +19,9 @@ from dpu_agent.world import Ovs
 
 _log = logging.getLogger(__name__)
 
-PATIENCE = 2.0
-"""Seconds that a call waits. On an idle machine an answer takes a millisecond; a card's slow cores take some more."""
+PATIENCE = 5.0
+"""Seconds that a call waits. On an idle machine an answer takes a millisecond; the first one, with its connection and schema,
+takes slow cores at boot up to two seconds."""
 
 
 def remote() -> str:

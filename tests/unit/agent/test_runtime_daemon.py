@@ -1,6 +1,7 @@
 """The loop: events wake it, the timer is behind them, SIGTERM ends it, and nothing else does."""
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -153,6 +154,24 @@ async def test_without_events_the_timer_looks(tmp_path: Path) -> None:
         await service.first_turn()
         service.part.world = portless()
         await until(lambda: service.part.calls)
+
+
+def without_vswitchd() -> World:
+    world = w.healthy()
+    assert world.ovs is not None
+    return dataclasses.replace(world, ovs=dataclasses.replace(world.ovs, vswitchd=""))
+
+
+async def test_while_something_is_wrong_that_may_mend_by_itself_it_looks_more_often(tmp_path: Path) -> None:
+    service = Service(tmp_path, without_vswitchd(), unwell=0.05)
+    async with service.running():
+        await service.first_turn()
+        assert service.daemon.verdict().state is State.DEGRADED
+        service.part.world = w.healthy()
+        await until(lambda: service.ready)
+        turns = service.daemon.counters.turns
+        await asyncio.sleep(0.3)
+    assert service.daemon.counters.turns == turns, "and no longer when all is well"
 
 
 async def test_a_burst_of_events_makes_few_turns(tmp_path: Path) -> None:
