@@ -4,11 +4,11 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.host.fixtures import describe, dpu_place, dpu_vm, shared_dpu_vm
+from tests.host.fixtures import describe, dpu_place, dpu_vm, running_dpu_vm, shared_dpu_vm
 from tests.host.vm import DpuVm
 from tests.lab.errors import LabError
 
-__all__ = ["dpu_place", "dpu_vm", "shared_dpu_vm"]
+__all__ = ["dpu_place", "dpu_vm", "running_dpu_vm", "shared_dpu_vm"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ from dpu_agent.world import Rules
 RULES = Path(__file__).resolve().parents[1] / "rules" / "82-dpu-network-operator.rules"
 RELOAD_SECONDS = 20.0
 TRIGGER_SECONDS = 60.0
-"""For one netdev. udevd itself gives up on an event after 180 s; by then there will have been another look."""
+"""For all events up to one netdev's. udevd itself gives up on one after 180 s; by then there will have been another look."""
 _REMEDY = "See `systemctl status systemd-udevd.service` on the DPU; the agent's container needs the machine's /run."
 _FOLDERS = ("/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
 """Those after /etc/udev/rules.d, in the order of udev(7): of several files of one name only the first counts."""
@@ -71,11 +71,11 @@ class MachineUdev:
         self._commands.run("udevadm", "control", "--reload", seconds=RELOAD_SECONDS, hint=_REMEDY)
 
     def trigger(self, netdev: str) -> None:
-        # `add`, since names are given only then; `--settle` waits for this one event and no other.
+        # `add`, since names are given only then. Not with `--settle`: of a netdev that gets another name by it, udevadm
+        # (252) waits for the end for ever.
         where = f"/sys/class/net/{netdev}"
-        self._commands.run(
-            "udevadm", "trigger", "--action=add", "--settle", where, seconds=TRIGGER_SECONDS, hint=_REMEDY
-        )
+        self._commands.run("udevadm", "trigger", "--action=add", where, seconds=TRIGGER_SECONDS, hint=_REMEDY)
+        self._commands.run("udevadm", "settle", "--timeout=50", seconds=TRIGGER_SECONDS, hint=_REMEDY)
 
     def watch(self, wake: Wake) -> Watch:
         """Wake at every event of a netdev that is a device's, after udev has handled it.
