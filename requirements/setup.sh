@@ -4,6 +4,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 
+# A sign of life: apt, the downloads and the compilation are silent for longer than a person is patient.
+set -m # so that it can be ended with its sleep
+(while sleep 8 && kill -0 $$ 2>/dev/null; do say "… goes on, ${SECONDS} s"; done) &
+alive=$!
+set +m
+trap 'kill -- -$alive 2>/dev/null || true' EXIT
+
 missing=()
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 command -v shellcheck >/dev/null || missing+=(shellcheck)
