@@ -1,9 +1,9 @@
 """One line an event, as text or as JSON, with the resource that it is about."""
 
 import contextvars
-import datetime as dt
-import json
 import logging
+
+from dpu_shared import log_lines
 
 resource: contextvars.ContextVar[str] = contextvars.ContextVar("resource", default="")
 """`namespace/name` of the OVNKubeConfig that the running task works for."""
@@ -22,38 +22,6 @@ class _SaidBetter(logging.Filter):
         return not (record.name.startswith("kopf") and "failed temporarily" in record.getMessage())
 
 
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
-    ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029",
-}  # fmt: skip
-"""What would break a line in two, or repaint a terminal: a message may quote somebody else's server."""
-
-
-class TextFormatter(logging.Formatter):
-    """`time level resource: message`, for people; a traceback follows in the same line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        time = dt.datetime.fromtimestamp(record.created, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        about = f"{name}: " if (name := getattr(record, "resource", "")) else ""
-        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
-        return f"{time}Z {record.levelname:<7} {about}{record.getMessage()}{trace}".translate(_ESCAPES)
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, for scripts."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "resource": getattr(record, "resource", ""),
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps({key: value for key, value in line.items() if value})
-
-
 def configure(*, style: str, verbose: bool) -> None:
     """Send everything to standard error.
 
@@ -63,7 +31,7 @@ def configure(*, style: str, verbose: bool) -> None:
 
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    handler.setFormatter(log_lines.formatter(style, subject="resource"))
     handler.addFilter(_WithResource())
     handler.addFilter(_SaidBetter())
     root = logging.getLogger()
