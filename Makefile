@@ -26,7 +26,7 @@ lint: setup ## linters, types, layers
 	@git ls-files -co --exclude-standard '*.sh' .ci/run tests/lab/dpu-lab | xargs shellcheck -x -P SCRIPTDIR
 
 check: lint ## the inner loop: linters, types, unit and wire tests
-	@$(PY) -m pytest -q -n auto tests/unit tests/wire tests/bench
+	@$(PY) -m pytest -q -n $$((2 * $$(nproc))) tests/unit tests/wire tests/bench
 
 test: lint ## every test, the two real clusters and the virtual DPU included
 	@$(PY) -m pytest -q -n auto tests/unit tests/wire tests/bench
